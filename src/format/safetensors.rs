@@ -1,0 +1,287 @@
+//! The safetensors format, read strictly.
+//!
+//! Beyond what the reference reader (crate `safetensors` 0.8) checks, this one refuses duplicate tensor names (also
+//! when escapes hide them), duplicate metadata keys, unknown fields of a tensor, control characters in names, and
+//! anything but `{` at the start and spaces at the end of the header. Layout: `spec/formats.md`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::error::{Cause, Error, FormatError, Result};
+use crate::io::{ReadAt, ReadAtExt};
+use crate::json::UniqueMap;
+use crate::tensor::{Dtype, Index, TensorInfo};
+
+/// Largest header accepted, as in the reference implementation.
+pub const MAX_HEADER: u64 = 100_000_000;
+
+/// Reads the index of a safetensors file. Spans are offsets in the file, not in its data section.
+pub fn read(source: &dyn ReadAt) -> Result<Index> {
+    let fail = |cause: FormatError| cause.on(source.name());
+    let size = source.size();
+    if size < 8 {
+        return Err(fail(FormatError::Truncated("no header length")));
+    }
+    let mut length = [0; 8];
+    source.read_at(0, &mut length)?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER {
+        return Err(fail(FormatError::HeaderTooLarge { size: length, limit: MAX_HEADER }));
+    }
+    let data = 8 + length;
+    if data > size {
+        return Err(fail(FormatError::Truncated("the file ends within the header")));
+    }
+    let header = source.read_span(8..data)?;
+    let entries = parse_header(&header).map_err(fail)?;
+    index(entries, data, size).map_err(fail)
+}
+
+/// Whether a file of `size` bytes that starts with `head` can be a safetensors file.
+pub(super) fn looks_like(head: [u8; 9], size: u64) -> bool {
+    let [length @ .., brace] = head;
+    let length = u64::from_le_bytes(length);
+    brace == b'{' && (2..=MAX_HEADER).contains(&length) && 8 + length <= size
+}
+
+/// A tensor to be written: name, type, shape, and bytes in row-major order, little-endian.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs, missing_docs)]
+pub struct TensorData<'a> {
+    pub name: &'a str,
+    pub dtype: Dtype,
+    pub shape: &'a [u64],
+    pub bytes: &'a [u8],
+}
+
+/// A whole safetensors file in memory. Wide types come first, so that every tensor is aligned to its type.
+pub fn to_bytes(tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let mut order: Vec<_> = tensors.iter().collect();
+    order.sort_by(|a, b| b.dtype.bits().cmp(&a.dtype.bits()).then_with(|| a.name.cmp(b.name)));
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), serde_json::json!(metadata));
+    }
+    let mut end = 0u64;
+    for tensor in &order {
+        let start = end;
+        end += tensor.bytes.len() as u64;
+        let entry = serde_json::json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]});
+        if header.insert(tensor.name.to_owned(), entry).is_some() {
+            return Err(FormatError::Duplicate(tensor.name.to_owned()).on("memory"));
+        }
+    }
+    let mut text = serde_json::Value::from(header).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut file = (text.len() as u64).to_le_bytes().to_vec();
+    file.append(&mut text);
+    for tensor in order {
+        file.extend_from_slice(tensor.bytes);
+    }
+    let reread = read(&crate::io::SliceAt::new(&file)); // shapes that do not fit their bytes show here
+    reread.map(|_| file).map_err(|error| match error {
+        Error::Format { cause, .. } => cause.on("memory"),
+        other => other,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTensor {
+    dtype: Dtype,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+/// One entry of the header: a tensor, or the metadata under its reserved name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawEntry {
+    Tensor(RawTensor),
+    Metadata(UniqueMap<String>),
+}
+
+type RawHeader = BTreeMap<String, RawEntry>;
+
+fn parse_header(header: &[u8]) -> Result<RawHeader, FormatError> {
+    let malformed = |problem: &str| FormatError::MalformedHeader(problem.to_owned());
+    let text = std::str::from_utf8(header).map_err(|_| malformed("not UTF-8"))?;
+    let text = text.trim_end_matches(' ');
+    if !text.starts_with('{') || !text.ends_with('}') {
+        return Err(malformed("not one JSON object padded with spaces"));
+    }
+    let UniqueMap(entries) = serde_json::from_str(text).map_err(|e| {
+        let text = e.to_string();
+        match text.strip_prefix("duplicate key \"").and_then(|t| t.rsplit_once('"')) {
+            Some((name, _)) => FormatError::Duplicate(name.to_owned()),
+            None => FormatError::MalformedHeader(text),
+        }
+    })?;
+    Ok(entries)
+}
+
+fn index(entries: RawHeader, data: u64, size: u64) -> Result<Index, FormatError> {
+    let mut tensors = Vec::with_capacity(entries.len());
+    let mut metadata = BTreeMap::new();
+    for (name, entry) in entries {
+        match entry {
+            RawEntry::Metadata(UniqueMap(map)) if name == "__metadata__" => metadata = map,
+            RawEntry::Tensor(raw) if name != "__metadata__" => tensors.push(tensor(name, raw, data, size)?),
+            _ => return Err(FormatError::MalformedHeader(format!("entry {name:?} is not what its name says"))),
+        }
+    }
+    let index = Index::new(tensors, metadata).map_err(FormatError::Duplicate)?;
+    let mut end = data;
+    for tensor in index.tensors() {
+        if tensor.span.start != end {
+            let problem = if tensor.span.start < end { "overlaps another" } else { "leaves a gap before it" };
+            return Err(FormatError::Span { tensor: tensor.name.clone(), problem });
+        }
+        end = tensor.span.end;
+    }
+    match size - end {
+        0 => Ok(index),
+        rest => Err(FormatError::TrailingBytes(rest)),
+    }
+}
+
+fn tensor(name: String, raw: RawTensor, data: u64, size: u64) -> Result<TensorInfo, FormatError> {
+    let fail = |problem| Err(FormatError::Span { tensor: name.clone(), problem });
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return fail("its name is empty or holds control characters");
+    }
+    let elements = raw.shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim));
+    let Some(bits) = elements.and_then(|n| n.checked_mul(raw.dtype.bits())) else {
+        return fail("its size overflows");
+    };
+    if bits % 8 != 0 {
+        return fail("its size is not a whole number of bytes");
+    }
+    let (start, end) = raw.data_offsets;
+    let Some((start, end)) = data.checked_add(start).zip(data.checked_add(end)).filter(|(_, end)| *end <= size) else {
+        return fail("lies beyond the end of the file");
+    };
+    if end.checked_sub(start) != Some(bits / 8) {
+        return fail("its offsets do not fit its shape");
+    }
+    Ok(TensorInfo::new(name, raw.dtype, raw.shape, start..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::io::SliceAt;
+
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.resize(bytes.len() + data, 7);
+        bytes
+    }
+
+    fn cause(bytes: &[u8]) -> FormatError {
+        match read(&SliceAt::new(bytes)) {
+            Err(Error::Format { cause, .. }) => cause,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const A: &str = r#""a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#;
+
+    #[test]
+    fn hostile_headers_are_refused_each_for_its_cause() {
+        use FormatError::*;
+        let whole = file(&format!("{{{A}}}"), 8);
+        assert!(read(&SliceAt::new(&whole)).is_ok());
+        assert!(read(&SliceAt::new(file(&format!("{{{A}}}   "), 8))).is_ok());
+
+        assert_eq!(cause(&file(&format!("{{{A},{A}}}"), 8)), Duplicate("a".into()));
+        assert_eq!(cause(&file(&format!("{{{A},{}}}", A.replace("\"a\"", "\"\\u0061\"")), 8)), Duplicate("a".into()));
+        assert_eq!(cause(&whole[..7]), Truncated("no header length"));
+        assert_eq!(cause(&whole[..20]), Truncated("the file ends within the header"));
+        assert_eq!(cause(&u64::MAX.to_le_bytes()), HeaderTooLarge { size: u64::MAX, limit: MAX_HEADER });
+        assert_eq!(cause(&file(&format!("{{{A}}}"), 9)), TrailingBytes(1));
+        assert_eq!(cause(&file("{}", 1)), TrailingBytes(1));
+
+        let span = |text: &str, data| match cause(&file(text, data)) {
+            Span { problem, .. } => problem,
+            other => panic!("{text}: {other:?}"),
+        };
+        let one = |shape: &str, offsets: &str| format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#);
+        assert_eq!(span(&one("[2]", "[0,9]"), 8), "lies beyond the end of the file");
+        assert_eq!(span(&one("[2]", "[0,7]"), 8), "its offsets do not fit its shape");
+        assert_eq!(span(&one("[2]", "[8,0]"), 8), "its offsets do not fit its shape");
+        assert_eq!(span(&one("[2]", "[1,9]"), 9), "leaves a gap before it");
+        assert_eq!(span(&one("[4294967296,4294967296]", "[0,8]"), 8), "its size overflows");
+        assert_eq!(span(&one("[2]", "[18446744073709551615,8]"), 8), "lies beyond the end of the file");
+        assert_eq!(span(&format!("{{{A},{}}}", A.replace("\"a\"", "\"b\"")), 8), "overlaps another");
+        assert_eq!(span(&format!("{{{}}}", A.replace("\"a\"", "\"a\\u0000\"")), 8), "its name is empty or holds control characters");
+        assert_eq!(span(r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1), "its size is not a whole number of bytes");
+
+        for text in [
+            " {}",
+            "{}\n",
+            "[]",
+            "{",
+            &format!("{{{}}}", A.replace("F32", "F33")),
+            &format!("{{{}}}", A.replace("[2]", "[-2]")),
+            &format!("{{{}}}", A.replace("[2]", "[2.0]")),
+            &format!("{{{}}}", A.replace("\"dtype\"", "\"x\":1,\"dtype\"")),
+            &format!("{{{}}}", A.replace("\"dtype\"", "\"dtype\":\"F32\",\"dtype\"")),
+            &format!("{{{A},\"__metadata__\":{{\"k\":\"1\",\"\\u006b\":\"2\"}}}}"),
+            &format!("{{{A},\"__metadata__\":{{\"k\":1}}}}"),
+            &format!("{{{}}}", A.replace("\"a\"", "\"__metadata__\"")),
+            &"{\"a\":".repeat(20_000),
+        ] {
+            assert!(matches!(cause(&file(text, 8)), MalformedHeader(_) | Duplicate(_)), "{text:.80}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_and_every_flip_is_refused_or_reads_within_the_file() {
+        let whole = file(&format!(r#"{{{A},"__metadata__":{{"k":"v"}}}}"#), 8);
+        for end in 0..whole.len() {
+            assert!(read(&SliceAt::new(&whole[..end])).is_err(), "{end}");
+        }
+        for i in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[i / 8] ^= 1 << (i % 8);
+            if let Ok(index) = read(&SliceAt::new(&flipped)) {
+                assert!(index.tensors().iter().all(|t| t.span.end <= flipped.len() as u64));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back_here_and_in_the_reference(
+            shapes in proptest::collection::btree_map("[a-zäß\"\\\\/ ]{1,12}", proptest::collection::vec(0u64..5, 0..4), 0..6),
+            key in "[a-z]{1,4}",
+        ) {
+            let widths = [Dtype::F32, Dtype::U8, Dtype::BF16, Dtype::I64];
+            let data: Vec<_> = shapes.iter().enumerate().map(|(i, (name, shape))| {
+                let dtype = widths[i % widths.len()];
+                let bytes = vec![i as u8; (shape.iter().product::<u64>() * dtype.bits() / 8) as usize];
+                (name, dtype, shape, bytes)
+            }).collect();
+            let tensors: Vec<_> = data.iter().map(|(name, dtype, shape, bytes)| TensorData { name, dtype: *dtype, shape, bytes }).collect();
+            let metadata = BTreeMap::from([(key, "value".to_owned())]);
+            let bytes = to_bytes(&tensors, &metadata).unwrap();
+            let index = read(&SliceAt::new(&bytes)).unwrap();
+            let reference = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            prop_assert_eq!(index.tensors().len(), tensors.len());
+            prop_assert_eq!(index.metadata(), &metadata);
+            for tensor in tensors {
+                let own = index.tensor(tensor.name).unwrap();
+                prop_assert_eq!(&own.shape, tensor.shape);
+                let theirs = reference.tensor(tensor.name).unwrap();
+                prop_assert_eq!(theirs.data(), tensor.bytes);
+                prop_assert_eq!(theirs.dtype().to_string(), own.dtype.to_string());
+                prop_assert_eq!(&bytes[own.span.start as usize..own.span.end as usize], tensor.bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Keys, by what they are for. Each kind has its own type and its own text form, so that one cannot be taken for
+//! another:
+//!
+//! | kind | secret | public | text |
+//! |---|---|---|---|
+//! | encryption | [`XWingIdentity`] | [`XWingRecipient`] | bech32m, `wmidentity1…` and `wmrecipient1…` |
+//! | signing | [`SigningKey`] | [`VerifyingKey`] | PEM, as OpenSSL writes it |
+//! | watermark | [`OwnerKey`] | [`OwnerId`] | bech32m, `wmowner1…` and `wmownerid1…` |
+//!
+//! Secrets are wiped from memory when dropped and have neither `Debug` nor `Clone`. Secret files are created for
+//! their owner alone (mode 0600), never overwritten, and refused when others can read them ([`file`]).
+
+#[cfg(feature = "encryption")]
+pub mod envelope;
+pub mod file;
+#[cfg(feature = "watermark")]
+pub mod owner;
+#[cfg(feature = "signing")]
+pub mod signing;
+#[cfg(any(feature = "encryption", feature = "watermark"))]
+mod text;
+#[cfg(feature = "encryption")]
+pub mod x_wing;
+
+#[cfg(feature = "encryption")]
+pub use envelope::{Identity, InputKey, Recipient, Stanza};
+#[cfg(feature = "watermark")]
+pub use owner::{OwnerId, OwnerKey};
+#[cfg(feature = "signing")]
+pub use signing::{Algorithm, SigningKey, VerifyingKey};
+#[cfg(feature = "encryption")]
+pub use x_wing::{XWingIdentity, XWingRecipient};

@@ -1,0 +1,88 @@
+//! Key files: secret ones for their owner's eyes only, public ones beside them.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::error::{Cause, KeyError, Result};
+use crate::io::atomic::{Access, AtomicFile, refuse_existing};
+use crate::io::{FileAt, ReadAt, ReadAtExt};
+
+/// Larger than any key file.
+const MAX_SIZE: u64 = 64 << 10;
+
+/// Writes `secret` to a new file at `path` that only its owner can read, and `public` to `path` + `.pub`.
+///
+/// Neither may exist already.
+pub fn write_pair(path: impl AsRef<Path>, secret: &str, public: &str) -> Result<()> {
+    let path = path.as_ref();
+    let beside = public_path(path);
+    refuse_existing(&beside)?;
+    AtomicFile::write(path, Access::Private, secret.as_bytes())?;
+    AtomicFile::write(beside, Access::Shared, public.as_bytes())
+}
+
+/// Where the public half of the key at `path` lies: `path` + `.pub`.
+pub fn public_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
+}
+
+/// Reads a secret key file. One that its group or others may read is refused.
+pub fn read_secret(path: impl AsRef<Path>) -> Result<Zeroizing<String>> {
+    let file = FileAt::open(path)?;
+    let mode = file.mode()?;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::ReadableByOthers { mode }.on(file.name()));
+    }
+    read(&file)
+}
+
+/// Reads a public key file.
+pub fn read_public(path: impl AsRef<Path>) -> Result<String> {
+    Ok(read(&FileAt::open(path)?)?.to_string())
+}
+
+/// The one line of a key file that is neither blank nor a `#` comment.
+#[cfg(any(feature = "encryption", feature = "watermark"))]
+pub(super) fn key_line<'a>(text: &'a str, wanted: &'static str) -> Result<&'a str, KeyError> {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => Ok(line),
+        (None, _) => Err(KeyError::Malformed { wanted, problem: "no key in it".into() }),
+        (Some(_), Some(_)) => Err(KeyError::Malformed { wanted, problem: "more than one key in it".into() }),
+    }
+}
+
+fn read(file: &FileAt) -> Result<Zeroizing<String>> {
+    let malformed = |problem: &str| KeyError::Malformed { wanted: "key file", problem: problem.into() }.on(file.name());
+    if file.size() > MAX_SIZE {
+        return Err(malformed("too large"));
+    }
+    let bytes = Zeroizing::new(file.read_all(MAX_SIZE)?);
+    let text = std::str::from_utf8(&bytes).map_err(|_| malformed("not text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, metadata, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn secret_files_are_private_and_never_overwritten() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("key");
+        write_pair(&path, "secret", "public").unwrap();
+        assert_eq!(metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(read_secret(&path).unwrap().as_str(), "secret");
+        assert_eq!(read_public(public_path(&path)).unwrap(), "public");
+        assert!(matches!(write_pair(&path, "x", "y"), Err(Error::Io { op: "create", .. })));
+        set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(read_secret(&path), Err(Error::Key { cause: KeyError::ReadableByOthers { mode: 0o640 }, .. })));
+    }
+}
