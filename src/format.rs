@@ -13,6 +13,9 @@ use crate::error::{Cause, FormatError, Result};
 use crate::io::ReadAt;
 use crate::tensor::Index;
 
+/// The name of a signature inside of the model directory that it signs.
+pub const SIGNATURE_FILE: &str = "model.sig";
+
 /// The formats that hold tensors.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]

@@ -7,5 +7,11 @@ pub mod format;
 pub mod io;
 mod json;
 pub mod keys;
+pub mod model;
+#[cfg(feature = "signing")]
+pub mod signing;
 pub mod tensor;
+#[cfg(feature = "watermark")]
+pub mod watermark;
 pub use error::{Error, Result};
+pub use model::Model;

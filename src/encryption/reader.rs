@@ -10,7 +10,7 @@ use super::envelope::{Body, Header, MAGIC_FILE};
 use super::stream::{self, BATCH, CHUNK, HEADER, MessageKey, RECORD};
 use crate::crypto::aead::TAG;
 use crate::error::{Cause, EncryptionError, Result};
-use crate::io::atomic::{Access, AtomicDir, AtomicFile, parent};
+use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
 use crate::io::progress::{Progress, step};
 use crate::io::{ReadAt, check_bounds, tree};
 use crate::keys::{Identity, InputKey};
@@ -157,6 +157,7 @@ pub fn decrypt(
     context: Option<&str>,
     progress: &dyn Progress,
 ) -> Result<()> {
+    refuse_inside(input.as_ref(), output.as_ref())?;
     let source = tree::open(input)?;
     if source.is_single_file() {
         let reader = Reader::open(source.open("")?, identities)?;
@@ -180,7 +181,6 @@ fn decrypt_tree(source: &DecryptedTree, output: &Path, progress: &dyn Progress) 
 }
 
 fn write_plaintext(source: &dyn ReadAt, output: &Path, progress: &dyn Progress) -> Result<()> {
-    debug_assert!(parent(output).exists());
     let file = AtomicFile::create(output, Access::Private)?;
     file.set_size(source.size())?;
     let batch = (BATCH * CHUNK) as u64;

@@ -10,7 +10,7 @@ use super::{EXTENSION, KEYS_FILE};
 use crate::crypto;
 use crate::crypto::aead::{Refused, TAG};
 use crate::error::{Cause, EncryptionError, Error, Result};
-use crate::io::atomic::{Access, AtomicDir, AtomicFile};
+use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
 use crate::io::progress::{Progress, step};
 use crate::io::{ReadAt, SliceAt, Tree, tree};
 use crate::keys::{InputKey, Recipient};
@@ -43,7 +43,9 @@ impl Encryptor {
 
     /// As [`encrypt`](Self::encrypt), watched by `progress`.
     pub fn encrypt_with(&self, input: impl AsRef<Path>, output: impl AsRef<Path>, progress: &dyn Progress) -> Result<()> {
-        self.encrypt_tree(&*tree::open(input)?, output.as_ref(), progress)
+        let (input, output) = (input.as_ref(), output.as_ref());
+        refuse_inside(input, output)?;
+        self.encrypt_tree(&*tree::open(input)?, output, progress)
     }
 
     /// Encrypts bytes in memory as the file called `path`, and returns the encrypted file.

@@ -147,6 +147,17 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
+/// Fails if `output` would lie inside of the directory `input`, which is being read.
+pub(crate) fn refuse_inside(input: &Path, output: &Path) -> Result<()> {
+    if let (Ok(input), Ok(place)) = (input.canonicalize(), parent(output).canonicalize())
+        && place.starts_with(input)
+    {
+        let problem = io::Error::new(io::ErrorKind::InvalidInput, "it would lie inside of the input");
+        return Err(Error::io("create", output, problem));
+    }
+    Ok(())
+}
+
 /// Fails if there is anything at `path`, a dangling link included.
 pub(crate) fn refuse_existing(path: &Path) -> Result<()> {
     match path.symlink_metadata() {

@@ -1,0 +1,225 @@
+//! Models as programs load them: decrypted, verified, tensor by tensor. The one room that knows all others.
+//!
+//! ```no_run
+//! use weightmark::Model;
+//! use weightmark::keys::{VerifyingKey, XWingIdentity};
+//! use weightmark::signing::Policy;
+//!
+//! let model = Model::options()
+//!     .identity(XWingIdentity::load("serving.key")?)
+//!     .expect_context("acme/llama-1b@3")
+//!     .policy(Policy::require(VerifyingKey::load("release.pub.pem")?))
+//!     .open("out/")?;
+//! let q = model.tensor("layers.0.q_proj.weight")?; // decrypts only its own chunks
+//! # Ok::<(), weightmark::Error>(())
+//! ```
+
+#[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
+mod protect;
+mod tensor;
+
+use std::ops::Range;
+use std::path::Path;
+
+#[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
+pub use protect::{Protected, Protector};
+pub use tensor::Tensor;
+
+#[cfg(feature = "encryption")]
+use crate::encryption::{DecryptedTree, Reader};
+use crate::error::{Cause, Error, FormatError, Result};
+use crate::format::{ModelIndex, SIGNATURE_FILE};
+use crate::io::tree::{self, Held, Tree};
+use crate::io::{Progress, ReadAt};
+#[cfg(feature = "encryption")]
+use crate::keys::Identity;
+#[cfg(feature = "signing")]
+use crate::signing::{Policy, Verified};
+use crate::tensor::TensorInfo;
+
+/// An open model.
+///
+/// Its files were opened once, and are read through those same handles: replacing a file after it was verified
+/// changes nothing here. What is *inside* of a plain file can still be overwritten by whoever may write to it, so
+/// keep published models read-only; an encrypted file authenticates every chunk at every read.
+pub struct Model {
+    tree: Held,
+    index: ModelIndex,
+    #[cfg(feature = "signing")]
+    verified: Option<Verified>,
+}
+
+/// What a caller expects of a model, and with which keys it opens. Nothing in the model can change it.
+#[derive(Default)]
+pub struct OpenOptions {
+    #[cfg(feature = "encryption")]
+    identities: Vec<Box<dyn Identity>>,
+    #[cfg(feature = "encryption")]
+    context: Option<String>,
+    #[cfg(feature = "encryption")]
+    expect_encrypted: bool,
+    #[cfg(feature = "signing")]
+    policy: Option<Policy>,
+    accept_unsigned: bool,
+}
+
+impl Model {
+    /// Starts to say what is expected.
+    pub fn options() -> OpenOptions {
+        OpenOptions::default()
+    }
+
+    /// All tensors, each with the file that holds it.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.index.tensors()
+    }
+
+    /// Reads one tensor into new memory. An encrypted model decrypts just the chunks it lies in.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        let (_, info) = self.find(name)?;
+        let len = usize::try_from(info.size()).map_err(|_| Error::ApiMisuse("the tensor is larger than memory"))?;
+        let mut bytes = vec![0; len];
+        self.tensor_into(name, &mut bytes)?;
+        Ok(Tensor::new(info.clone(), bytes))
+    }
+
+    /// Reads one tensor into the caller's memory, which must be exactly [`TensorInfo::size`] bytes long.
+    pub fn tensor_into(&self, name: &str, out: &mut [u8]) -> Result<()> {
+        let (file, info) = self.find(name)?;
+        if out.len() as u64 != info.size() {
+            return Err(Error::ApiMisuse("the buffer is not of the size of the tensor"));
+        }
+        self.tree.open(file)?.read_at(info.span.start, out)
+    }
+
+    /// Reads rows of one tensor: the part of its first dimension in `rows`.
+    pub fn rows(&self, name: &str, rows: Range<u64>) -> Result<Tensor> {
+        let (file, info) = self.find(name)?;
+        let (count, columns) = info.matrix();
+        let row = columns * info.dtype.bits() / 8;
+        if info.shape.is_empty() || rows.start > rows.end || rows.end > count || columns * info.dtype.bits() % 8 != 0 {
+            return Err(Error::ApiMisuse("no such rows, or rows that do not end on bytes"));
+        }
+        let mut part = info.clone();
+        part.span = info.span.start + rows.start * row..info.span.start + rows.end * row;
+        if let Some(first) = part.shape.first_mut() {
+            *first = rows.end - rows.start;
+        }
+        let mut bytes = vec![0; part.size() as usize];
+        self.tree.open(file)?.read_at(part.span.start, &mut bytes)?;
+        Ok(Tensor::new(part, bytes))
+    }
+
+    /// The files of the model, tensors or not: configuration, tokenizer, decrypted if they were encrypted.
+    pub fn files(&self) -> &dyn Tree {
+        &self.tree
+    }
+
+    /// What was verified, if a policy was given.
+    #[cfg(feature = "signing")]
+    pub fn verified(&self) -> Option<&Verified> {
+        self.verified.as_ref()
+    }
+
+    fn find(&self, name: &str) -> Result<(&str, &TensorInfo)> {
+        self.index.tensor(name).ok_or_else(|| FormatError::UnknownTensor(name.to_owned()).on(self.tree.name()))
+    }
+}
+
+impl OpenOptions {
+    /// Adds an identity that may open the model.
+    #[cfg(feature = "encryption")]
+    pub fn identity(mut self, identity: impl Identity + 'static) -> Self {
+        self.identities.push(Box::new(identity));
+        self
+    }
+
+    /// Refuses a model that is not encrypted under `context`.
+    #[cfg(feature = "encryption")]
+    pub fn expect_context(mut self, context: impl Into<String>) -> Self {
+        self.context = Some(context.into());
+        self.expect_encrypted()
+    }
+
+    /// Refuses a model that is not encrypted.
+    #[cfg(feature = "encryption")]
+    pub fn expect_encrypted(mut self) -> Self {
+        self.expect_encrypted = true;
+        self
+    }
+
+    /// Refuses a model that is not exactly what was signed under `policy`. Opening then hashes every file.
+    #[cfg(feature = "signing")]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Opens a model without looking at its signature. Without this, a model that has one needs a policy.
+    pub fn danger_accept_unsigned(mut self) -> Self {
+        self.accept_unsigned = true;
+        self
+    }
+
+    /// Opens a model: a directory or a file, plain or encrypted.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Model> {
+        self.open_with(path, &())
+    }
+
+    /// As [`open`](Self::open), watched by `progress`.
+    pub fn open_with(self, path: impl AsRef<Path>, progress: &dyn Progress) -> Result<Model> {
+        let tree = Held::new(self.tree(path)?);
+        let is_signed = tree.entries().iter().any(|entry| entry.path == SIGNATURE_FILE);
+        #[cfg(feature = "signing")]
+        {
+            let verified = match &self.policy {
+                Some(policy) => Some(policy.verify_tree(&tree, &Policy::find(&tree)?, Some(SIGNATURE_FILE), progress)?),
+                None if is_signed && !self.accept_unsigned => return Err(UNDECIDED),
+                None => None,
+            };
+            Ok(Model { index: ModelIndex::read(&tree)?, tree, verified })
+        }
+        #[cfg(not(feature = "signing"))]
+        {
+            let _ = progress;
+            if is_signed && !self.accept_unsigned {
+                return Err(UNDECIDED);
+            }
+            Ok(Model { index: ModelIndex::read(&tree)?, tree })
+        }
+    }
+
+    /// The plaintext files of the model at `path`, decrypted as they are read. No signature is looked at.
+    #[cfg(feature = "encryption")]
+    pub fn tree(&self, path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
+        use crate::encryption;
+        use crate::error::EncryptionError;
+        let tree = tree::open(path)?;
+        let identities: Vec<&dyn Identity> = self.identities.iter().map(|identity| &**identity).collect();
+        if DecryptedTree::recognises(&*tree) {
+            let tree = DecryptedTree::open(tree, &identities)?;
+            self.context.as_ref().map_or(Ok(()), |context| tree.expect_context(context))?;
+            return Ok(Box::new(tree));
+        }
+        if tree.is_single_file() {
+            let source = tree.open("")?;
+            if encryption::inspect(&*source)?.is_some() {
+                let reader = Reader::open(source, &identities)?;
+                self.context.as_ref().map_or(Ok(()), |context| reader.expect_context(context))?;
+                return Ok(Box::new(tree::SingleFile::new(reader.path().to_owned(), std::sync::Arc::new(reader))));
+            }
+        }
+        if self.expect_encrypted {
+            return Err(EncryptionError::NotEncrypted.on(tree.name()));
+        }
+        Ok(tree)
+    }
+
+    #[cfg(not(feature = "encryption"))]
+    fn tree(&self, path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
+        tree::open(path)
+    }
+}
+
+const UNDECIDED: Error =
+    Error::ApiMisuse("the model is signed: open it with a policy, or say danger_accept_unsigned()");

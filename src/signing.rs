@@ -1,0 +1,41 @@
+//! Signing and verifying: OpenSSF Model Signing (OMS) v1.0, interoperable with its reference tool and stricter.
+//!
+//! A [`Manifest`] lists every file of a model with its SHA-256; a [`Bundle`] is that list, signed; a [`Policy`] says
+//! whose signature is required, and verifies that a model is exactly what was signed: no file changed, missing or
+//! added. The result is [`Verified`]. What is ours is in `spec/signing.md`.
+//!
+//! ```
+//! use weightmark::keys::{Algorithm, SigningKey};
+//! use weightmark::signing::{Manifest, Policy};
+//!
+//! # let model = tempfile::tempdir()?;
+//! # let model = model.path();
+//! # std::fs::write(model.join("config.json"), "{}")?;
+//! let key = SigningKey::generate(Algorithm::EcdsaP256)?;
+//! key.sign(&Manifest::of(model)?)?.write(model.join("model.sig"))?;
+//!
+//! let verified = Policy::require(key.verifying_key()).verify(model)?;
+//! assert_eq!(verified.files(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod bundle;
+mod manifest;
+mod policy;
+mod statement;
+
+pub use bundle::Bundle;
+pub use manifest::{Manifest, Resource};
+pub use policy::{Policy, Verified};
+
+pub use crate::format::SIGNATURE_FILE;
+
+use crate::error::Result;
+use crate::keys::SigningKey;
+
+impl SigningKey {
+    /// Signs a manifest: an in-toto statement in a DSSE envelope in a sigstore bundle, as OMS describes.
+    pub fn sign(&self, manifest: &Manifest) -> Result<Bundle> {
+        Ok(Bundle::seal(self, statement::to_json(manifest)))
+    }
+}

@@ -1,0 +1,205 @@
+//! The signature file: a sigstore bundle v0.3 around a DSSE envelope.
+
+use std::path::Path;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Cause, Result, VerifyError};
+use crate::io::atomic::{Access, AtomicFile};
+use crate::io::{FileAt, ReadAt, ReadAtExt};
+use crate::json;
+use crate::keys::{SigningKey, VerifyingKey};
+
+const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+/// About 400,000 files.
+const MAX_BUNDLE: u64 = 128 << 20;
+
+/// A signature as it is stored. Nothing in it is believed before [`Policy`](super::Policy) has verified it.
+#[derive(Clone, Debug)]
+pub struct Bundle(RawBundle);
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawBundle {
+    media_type: String,
+    verification_material: Material,
+    dsse_envelope: Envelope,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Material {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<KeyHint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<serde_json::Value>,
+    #[serde(rename = "x509CertificateChain", skip_serializing_if = "Option::is_none")]
+    certificate_chain: Option<serde_json::Value>,
+    #[serde(default)]
+    tlog_entries: Vec<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp_verification_data: Option<serde_json::Value>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct KeyHint {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    hint: String,
+    // written by tools from before OMS 1.0, of no use to a verifier that pins its key
+    #[serde(default, rename = "rawBytes", skip_serializing)]
+    _raw_bytes: Option<String>,
+    #[serde(default, rename = "keyDetails", skip_serializing)]
+    _key_details: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Envelope {
+    payload: String,
+    payload_type: String,
+    signatures: Vec<Signature>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Signature {
+    sig: String,
+    #[serde(default)]
+    keyid: Option<String>,
+}
+
+impl Bundle {
+    /// Signs a payload.
+    pub(super) fn seal(key: &SigningKey, payload: Vec<u8>) -> Self {
+        let sig = BASE64_STANDARD.encode(key.sign_bytes(&pre_authentication_encoding(PAYLOAD_TYPE, &payload)));
+        let hint = KeyHint { hint: key.verifying_key().id(), _raw_bytes: None, _key_details: None };
+        Self(RawBundle {
+            media_type: MEDIA_TYPE.into(),
+            verification_material: Material {
+                public_key: Some(hint),
+                certificate: None,
+                certificate_chain: None,
+                tlog_entries: Vec::new(),
+                timestamp_verification_data: None,
+            },
+            dsse_envelope: Envelope {
+                payload: BASE64_STANDARD.encode(payload),
+                payload_type: PAYLOAD_TYPE.into(),
+                signatures: vec![Signature { sig, keyid: Some(String::new()) }],
+            },
+        })
+    }
+
+    /// Reads a signature file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        Self::read_from(&FileAt::open(path)?)
+    }
+
+    /// Reads a signature from any source.
+    pub fn read_from(source: &dyn ReadAt) -> Result<Self> {
+        Self::parse(&source.read_all(MAX_BUNDLE)?).map_err(|cause| cause.on(source.name()))
+    }
+
+    /// Parses a bundle, strictly: no unknown or duplicate field anywhere.
+    pub fn parse(bytes: &[u8]) -> Result<Self, VerifyError> {
+        json::parse(bytes).map(Self).map_err(VerifyError::MalformedBundle)
+    }
+
+    /// The bundle as JSON.
+    pub fn to_json(&self) -> String {
+        let text = serde_json::to_string(&self.0);
+        debug_assert!(text.is_ok(), "a bundle is plain data");
+        text.unwrap_or_default()
+    }
+
+    /// Writes the bundle to a new file.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        AtomicFile::write(path, Access::Shared, self.to_json().as_bytes())
+    }
+
+    /// The payload, if the bundle is signed by one of `keys`; and that key.
+    pub(super) fn open<'a>(&self, keys: &'a [VerifyingKey]) -> Result<(&'a VerifyingKey, Vec<u8>), VerifyError> {
+        let malformed = |problem: &str| VerifyError::MalformedBundle(problem.to_owned());
+        let RawBundle { media_type, verification_material: material, dsse_envelope: envelope } = &self.0;
+        if media_type != MEDIA_TYPE {
+            return Err(VerifyError::MalformedBundle(format!("unknown media type {media_type:?}")));
+        }
+        if material.certificate.is_some() || material.certificate_chain.is_some() {
+            return Err(VerifyError::Unsupported("a certificate where a key is required".into()));
+        }
+        let Some(public_key) = &material.public_key else {
+            return Err(malformed("no verification material"));
+        };
+        let [signature] = envelope.signatures.as_slice() else {
+            return Err(malformed("not exactly one signature"));
+        };
+        if envelope.payload_type != PAYLOAD_TYPE {
+            return Err(malformed("the payload is not an in-toto statement"));
+        }
+        let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|e| VerifyError::MalformedBundle(e.to_string()));
+        let (payload, signature) = (decode(&envelope.payload)?, decode(&signature.sig)?);
+        let message = pre_authentication_encoding(&envelope.payload_type, &payload);
+        let hinted: Vec<_> = keys.iter().filter(|key| public_key.hint.is_empty() || public_key.hint == key.id()).collect();
+        if hinted.is_empty() {
+            return Err(VerifyError::UntrustedKey { found: public_key.hint.chars().take(64).collect() });
+        }
+        let signer = hinted.into_iter().find(|key| key.verify_bytes(&message, &signature));
+        signer.map(|key| (key, payload)).ok_or(VerifyError::BadSignature)
+    }
+}
+
+/// DSSE v1 PAE: what is signed, with type and length in front, so that it can be taken for nothing else.
+fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
+    [head.as_bytes(), payload].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Algorithm;
+
+    #[test]
+    fn pae_matches_the_dsse_specification() {
+        let pae = pre_authentication_encoding("http://example.com/HelloWorld", b"hello world");
+        assert_eq!(pae, b"DSSEv1 29 http://example.com/HelloWorld 11 hello world");
+    }
+
+    #[test]
+    fn malformed_bundles_are_refused_each_for_its_cause() {
+        use VerifyError::*;
+        let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+        let keys = [key.verifying_key()];
+        let text = Bundle::seal(&key, b"{}".to_vec()).to_json();
+        let open = |text: &str| Bundle::parse(text.as_bytes()).and_then(|bundle| bundle.open(&keys).map(|_| ()));
+        let with = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            open(&text.replacen(from, to, 1)).unwrap_err()
+        };
+        open(&text).unwrap();
+        // as written by the Go producer and by tools from before OMS 1.0
+        open(&text.replace(",\"keyid\":\"\"", "").replace(",\"tlogEntries\":[]", "")).unwrap();
+        open(&text.replace("\"keyid\":\"\"", "\"keyid\":null")).unwrap();
+        open(&text.replace(&format!("\"hint\":\"{}\"", keys[0].id()), "\"rawBytes\":\"AA==\",\"keyDetails\":\"X\"")).unwrap();
+
+        assert_eq!(with("\"payload\":\"e30=\"", "\"payload\":\"e31=\""), MalformedBundle("Invalid last symbol 49, offset 2.".into()));
+        assert_eq!(with("\"payload\":\"e30=\"", "\"payload\":\"e3t9\""), BadSignature);
+        assert!(matches!(with("\"hint\":\"", "\"hint\":\"0"), UntrustedKey { .. }));
+        assert!(matches!(with("\"publicKey\"", "\"certificate\":{},\"publicKey\""), Unsupported(_)));
+        for (from, to) in [
+            ("v0.3", "v0.4"),
+            ("\"payload\":\"e30=\"", "\"payload\":\"e30\""),
+            ("\"payload\":\"e30=\"", "\"payload\":\"e 30=\""),
+            ("\"payload\":\"e30=\"", "\"payload\":\"e30=\",\"payload\":\"e30=\""),
+            ("in-toto", "not-toto"),
+            ("\"signatures\":[", "\"signatures\":[{\"sig\":\"AA==\"},"),
+            ("\"mediaType\"", "\"unknown\":1,\"mediaType\""),
+            ("\"publicKey\":{", "\"publicKey\":{\"extra\":1,"),
+        ] {
+            assert!(matches!(with(from, to), MalformedBundle(_)), "{from} -> {to}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! What carries a mark: which tensors, cut into which blocks, under which parameters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::fingerprint::CODE_LEN;
+use super::keystream::{Chips, Key, RUN, Role, hash};
+use crate::error::{Cause, Result, WatermarkError};
+use crate::format::ModelIndex;
+use crate::io::progress::{Progress, step};
+use crate::io::{ReadAt, ReadAtExt, Tree};
+use crate::keys::OwnerKey;
+use crate::tensor::{Dtype, TensorInfo, lanes};
+
+/// Weights of a block, rounded down to whole rows: the unit of keys, of Merkle leaves and of memory.
+const BLOCK: u64 = 1 << 20;
+/// A tensor with fewer weights is not worth marking.
+const MIN_WEIGHTS: u64 = 4096;
+/// A tensor with longer rows is not a matrix of weights.
+const MAX_COLUMNS: u64 = 1 << 24;
+/// Parts of names of tensors that an attacker can drop or recompute for free.
+const FREE: [&str; 6] = ["norm", "pooler.", "position_embedding", "position_ids", "rotary", "inv_freq"];
+
+/// Everything that a mark depends on besides the keys. All of it goes into the key derivation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Parameters {
+    /// Relative distortion of owner and copy weights: change over root mean square of the row.
+    pub(super) strength: f64,
+    /// Owner weights of a group, about.
+    pub(super) group: u64,
+}
+
+impl Parameters {
+    /// Five times the strength that is found for certain after 4-bit quantisation, within sensible limits.
+    fn for_weights(owner_weights: u64, strength: Option<f64>) -> Result<Self, WatermarkError> {
+        let n = owner_weights as f64;
+        let strength = strength.unwrap_or((6.6 / n.sqrt()).clamp(0.0005, 0.01));
+        if !(1e-5..=0.1).contains(&strength) {
+            return Err(WatermarkError::Strength(strength));
+        }
+        let group = if owner_weights < 10_000_000 { (owner_weights / 300).max(4096) } else { 65_536 };
+        Ok(Self { strength, group })
+    }
+}
+
+/// One tensor that carries the mark, as a matrix.
+#[derive(Clone, Debug)]
+pub(super) struct Carrier {
+    pub(super) file: String,
+    pub(super) tensor: TensorInfo,
+    pub(super) rows: u64,
+    pub(super) columns: u64,
+}
+
+impl Carrier {
+    fn new(file: &str, tensor: &TensorInfo) -> Option<Self> {
+        let (rows, columns) = tensor.matrix();
+        let weights = tensor.elements();
+        let free = FREE.iter().any(|part| tensor.name.to_lowercase().contains(part));
+        let fits = tensor.shape.len() >= 2 && weights >= MIN_WEIGHTS && columns <= MAX_COLUMNS;
+        let carries = fits && lanes::is_float(tensor.dtype) && !free;
+        carries.then(|| Self { file: file.to_owned(), tensor: tensor.clone(), rows, columns })
+    }
+
+    fn rows_per_block(&self) -> u64 {
+        (BLOCK / self.columns).max(1)
+    }
+
+    fn blocks(&self) -> u64 {
+        self.rows.div_ceil(self.rows_per_block())
+    }
+}
+
+/// A run of rows of a carrier.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    /// Index of the carrier.
+    pub(super) carrier: usize,
+    /// Number of the block in its carrier.
+    pub(super) number: u64,
+    first_row: u64,
+    rows: u64,
+}
+
+/// The original weights: the carriers, and where to read them.
+pub(super) struct Original {
+    sources: BTreeMap<String, Arc<dyn ReadAt>>,
+    carriers: Vec<Carrier>,
+    blocks: Vec<Block>,
+    pub(super) parameters: Parameters,
+}
+
+impl Original {
+    /// Finds the carriers of a model; `strength` overrides the default.
+    pub(super) fn new(tree: &dyn Tree, index: &ModelIndex, strength: Option<f64>) -> Result<Self> {
+        let fail = |cause: WatermarkError| cause.on(tree.name());
+        if let Some(name) = index.ambiguous() {
+            return Err(fail(WatermarkError::AmbiguousTensor(name.to_owned())));
+        }
+        let mut carriers: Vec<_> = index.tensors().filter_map(|(file, tensor)| Carrier::new(file, tensor)).collect();
+        carriers.sort_by(|a, b| a.tensor.name.cmp(&b.tensor.name));
+        if carriers.is_empty() {
+            return Err(fail(WatermarkError::NoCarrier));
+        }
+        let weights: u64 = carriers.iter().map(|carrier| carrier.tensor.elements()).sum();
+        let parameters = Parameters::for_weights(weights / 2, strength).map_err(fail)?;
+        let mut sources = BTreeMap::new();
+        for carrier in &carriers {
+            if !sources.contains_key(&carrier.file) {
+                sources.insert(carrier.file.clone(), tree.open(&carrier.file)?);
+            }
+        }
+        let blocks = carriers.iter().enumerate().flat_map(|(c, carrier)| {
+            (0..carrier.blocks()).map(move |number| {
+                let first_row = number * carrier.rows_per_block();
+                Block { carrier: c, number, first_row, rows: carrier.rows_per_block().min(carrier.rows - first_row) }
+            })
+        });
+        Ok(Self { blocks: blocks.collect(), sources, carriers, parameters })
+    }
+
+    pub(super) fn carriers(&self) -> &[Carrier] {
+        &self.carriers
+    }
+
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    pub(super) fn carrier(&self, block: &Block) -> &Carrier {
+        &self.carriers[block.carrier]
+    }
+
+    pub(super) fn weights(&self) -> u64 {
+        self.carriers.iter().map(|carrier| carrier.tensor.elements()).sum()
+    }
+
+    /// Bytes of all carriers.
+    pub(super) fn size(&self) -> u64 {
+        self.carriers.iter().map(|carrier| carrier.tensor.size()).sum()
+    }
+
+    /// Reads the weights of a block.
+    pub(super) fn read(&self, block: &Block) -> Result<Weights> {
+        let carrier = self.carrier(block);
+        let source = &self.sources[&carrier.file];
+        let weights = Weights::read(&**source, &carrier.tensor, block)?;
+        if weights.values.iter().any(|w| !w.is_finite()) {
+            return Err(WatermarkError::NotFinite(carrier.tensor.name.clone()).on(source.name()));
+        }
+        Ok(weights)
+    }
+
+    /// The Merkle root of the blocks: what binds a mark to exactly these weights.
+    pub(super) fn root(&self, progress: &dyn Progress) -> Result<[u8; 32]> {
+        progress.begin("digest", self.size());
+        let leaf = |block: &Block| {
+            let carrier = self.carrier(block);
+            let bytes = self.sources[&carrier.file].read_span(block.span(&carrier.tensor))?;
+            step(progress, bytes.len() as u64)?;
+            Ok(hash(&[b"leaf", carrier.tensor.name.as_bytes(), block.number.to_string().as_bytes(), &bytes]))
+        };
+        let leaves: Vec<[u8; 32]> = self.blocks.par_iter().map(leaf).collect::<Result<_>>()?;
+        Ok(merkle_root(leaves))
+    }
+
+    /// The key of all marks of this owner in these weights, bound one-way to the owner's name, the weights, a public
+    /// random value and every parameter.
+    pub(super) fn mark_key(&self, owner: &OwnerKey, root: &[u8; 32], beacon: &str) -> Key {
+        let shapes: Vec<_> = self.carriers.iter().map(|c| [c.rows.to_string(), c.columns.to_string(), c.tensor.dtype.to_string()]).collect();
+        let mut table: Vec<&[u8]> = vec![b"table"];
+        for (carrier, [rows, columns, dtype]) in self.carriers.iter().zip(&shapes) {
+            table.extend([carrier.tensor.name.as_bytes(), dtype.as_bytes(), rows.as_bytes(), columns.as_bytes()]);
+        }
+        let Parameters { strength, group } = self.parameters;
+        let numbers = [group, CODE_LEN as u64, RUN as u64, BLOCK].map(|n| n.to_string());
+        let mut parameters: Vec<&[u8]> = vec![b"params", b"1"];
+        let strength = strength.to_bits().to_be_bytes();
+        let table = hash(&table);
+        parameters.push(&strength);
+        parameters.extend(numbers.iter().map(String::as_bytes));
+        parameters.push(&table);
+        let master = Key::new(*owner.master());
+        master.derive(&[b"wm/v1/own", owner.name().as_bytes(), root, beacon.as_bytes(), &hash(&parameters)])
+    }
+
+    /// The chips of a block.
+    pub(super) fn chips(&self, mark: &Key, block: &Block) -> Chips {
+        let carrier = self.carrier(block);
+        let weights = block.rows * carrier.columns;
+        let group = self.parameters.group;
+        let groups = ((weights + group) / (2 * group)).max(1); // half of the weights are the owner's
+        Chips::new(&self.block_key(mark, block), weights as usize, groups as usize)
+    }
+
+    pub(super) fn block_key(&self, mark: &Key, block: &Block) -> Key {
+        let tensor = mark.derive(&[b"tensor", self.carrier(block).tensor.name.as_bytes()]);
+        tensor.derive(&[b"seg", block.number.to_string().as_bytes()])
+    }
+}
+
+impl Block {
+    /// The bytes of this block in `tensor`, the carrier or one of the same shape.
+    pub(super) fn span(&self, tensor: &TensorInfo) -> crate::tensor::Span {
+        let row = tensor.matrix().1 * tensor.dtype.bits() / 8;
+        let start = tensor.span.start + self.first_row * row;
+        start..start + self.rows * row
+    }
+}
+
+/// The weights of a block, row by row.
+pub(super) struct Weights {
+    pub(super) columns: usize,
+    pub(super) values: Vec<f64>,
+}
+
+impl Weights {
+    /// Reads a block of `tensor`. Infinities and NaN are left as they are.
+    pub(super) fn read(source: &dyn ReadAt, tensor: &TensorInfo, block: &Block) -> Result<Self> {
+        let bytes = source.read_span(block.span(tensor))?;
+        let columns = tensor.matrix().1 as usize;
+        let mut values = vec![0.0; columns * block.rows as usize];
+        lanes::load(tensor.dtype, &bytes, &mut values);
+        Ok(Self { columns, values })
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &[f64]> {
+        self.values.chunks_exact(self.columns)
+    }
+
+    /// The root mean square of each row.
+    pub(super) fn row_scales(&self) -> Vec<f64> {
+        self.rows().map(|row| (sum_of_squares(row) / row.len() as f64).sqrt()).collect()
+    }
+
+    /// The pieces of runs within rows: `(row, run, first weight of the piece in the block, its values)`.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let (columns, total) = (self.columns, self.values.len());
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let (row, run) = (start / columns, start / RUN);
+            let end = ((row + 1) * columns).min((run + 1) * RUN).min(total);
+            let piece = Piece { row, run, start, end };
+            let more = start < total;
+            start = end;
+            more.then_some(piece)
+        })
+    }
+}
+
+/// The part of one run that lies in one row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) row: usize,
+    pub(super) run: usize,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Piece {
+    /// The chips of the piece's weights, +1 or -1, given the signs of its run.
+    pub(super) fn chips(self, signs: u64) -> impl Iterator<Item = f64> {
+        (self.start..self.end).map(move |i| if signs >> (i % RUN) & 1 == 1 { 1.0 } else { -1.0 })
+    }
+}
+
+/// The owner's displacement of every group of a block: how far its projection is moved to reach the lattice.
+pub(super) struct Displacement {
+    /// Change of an owner weight over its row's scale, for each group; the chip gives the sign.
+    pub(super) amplitude: Vec<f64>,
+}
+
+impl Displacement {
+    /// Dithered quantisation (Chen and Wornell 2001) of each group's projection onto its chips.
+    ///
+    /// Projections are summed as integers in units of 2^-20, so that every implementation finds the same.
+    pub(super) fn new(weights: &Weights, scales: &[f64], chips: &Chips, strength: f64) -> Self {
+        let groups = chips.dither.len();
+        let (mut sums, mut counts) = (vec![0i64; groups], vec![0u64; groups]);
+        for piece in weights.pieces() {
+            let Role::Owner(group) = chips.role(piece.run, CODE_LEN) else { continue };
+            counts[group] += (piece.end - piece.start) as u64;
+            let scale = scales[piece.row];
+            if scale > 0.0 {
+                let values = &weights.values[piece.start..piece.end];
+                let units = values.iter().zip(piece.chips(chips.signs(piece.run)));
+                sums[group] += units.map(|(w, s)| (s * (w / scale) * 1_048_576.0).round_ties_even() as i64).sum::<i64>();
+            }
+        }
+        let amplitude = sums.iter().zip(&counts).zip(&chips.dither).map(|((sum, count), dither)| {
+            let root = (*count as f64).sqrt();
+            if *count == 0 {
+                return 0.0;
+            }
+            let projection = *sum as f64 / 1_048_576.0 / root;
+            let lattice = strength * (12.0 * *count as f64).sqrt();
+            let target = lattice * ((projection / lattice + dither).round_ties_even() - dither);
+            (target - projection) / root
+        });
+        Self { amplitude: amplitude.collect() }
+    }
+}
+
+/// Change of a copy weight at strength 1: half of the energy uniform over the row, half proportional to the weight.
+pub(super) fn copy_amplitude(weight: f64, scale: f64) -> f64 {
+    (0.5 * scale * scale + 0.5 * weight * weight).sqrt()
+}
+
+/// In eight interleaved lanes, so that it is fast and every implementation can add in the same order.
+fn sum_of_squares(row: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (chunks, rest) = row.as_chunks::<8>();
+    for chunk in chunks {
+        for (lane, w) in lanes.iter_mut().zip(chunk) {
+            *lane += w * w;
+        }
+    }
+    for (lane, w) in lanes.iter_mut().zip(rest) {
+        *lane += w * w;
+    }
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
+}
+
+fn merkle_root(mut level: Vec<[u8; 32]>) -> [u8; 32] {
+    while level.len() > 1 {
+        let pair = |pair: &[[u8; 32]]| match pair {
+            [left, right] => hash(&[b"node", left, right]),
+            _ => pair[0], // an odd one is promoted
+        };
+        level = level.chunks(2).map(pair).collect();
+    }
+    level.first().copied().unwrap_or_default()
+}
+
+/// The tensor of a suspect that stands for a carrier: the same name and shape, of a type that can be read.
+pub(super) fn counterpart<'a>(carrier: &Carrier, suspect: &'a ModelIndex) -> Option<(&'a str, &'a TensorInfo)> {
+    let (file, tensor) = suspect.tensor(&carrier.tensor.name)?;
+    (tensor.shape == carrier.tensor.shape && lanes::is_float(tensor.dtype)).then_some((file, tensor))
+}
+
+/// Whether storing in this type needs random words.
+pub(super) fn is_rounded(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::BF16 | Dtype::F16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_every_weight_once_and_keep_to_rows_and_runs() {
+        for (columns, rows) in [(1, 200), (9, 50), (63, 3), (64, 4), (65, 4), (384, 3)] {
+            let weights = Weights { columns, values: vec![0.0; columns * rows] };
+            let mut next = 0;
+            for piece in weights.pieces() {
+                assert_eq!(piece.start, next);
+                assert!(piece.end > piece.start);
+                assert_eq!((piece.start / RUN, (piece.end - 1) / RUN), (piece.run, piece.run));
+                assert_eq!((piece.start / columns, (piece.end - 1) / columns), (piece.row, piece.row));
+                next = piece.end;
+            }
+            assert_eq!(next, columns * rows);
+        }
+    }
+}
