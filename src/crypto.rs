@@ -5,9 +5,7 @@
 #[cfg(feature = "encryption")]
 pub(crate) mod aead;
 
-#[cfg(any(feature = "signing", feature = "watermark", feature = "encryption"))]
 use sha2::{Digest, Sha256};
-#[cfg(any(feature = "encryption", feature = "signing", feature = "watermark"))]
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -27,13 +25,11 @@ pub(crate) mod label {
 }
 
 /// Fills `bytes` from the operating system's generator.
-#[cfg(any(feature = "encryption", feature = "signing", feature = "watermark"))]
 pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes).map_err(|e| Error::io("read", "random generator", std::io::Error::from(e)))
 }
 
 /// A fresh random secret.
-#[cfg(any(feature = "encryption", feature = "signing", feature = "watermark"))]
 pub(crate) fn random_secret() -> Result<Zeroizing<[u8; 32]>> {
     let mut secret = Zeroizing::new([0; 32]);
     random(&mut *secret)?;
@@ -41,7 +37,6 @@ pub(crate) fn random_secret() -> Result<Zeroizing<[u8; 32]>> {
 }
 
 /// SHA-256 (FIPS 180-4) of the concatenated parts.
-#[cfg(any(feature = "encryption", feature = "signing", feature = "watermark"))]
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -98,7 +93,6 @@ pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Lower-case hexadecimal.
-#[cfg(any(feature = "encryption", feature = "signing", feature = "watermark"))]
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

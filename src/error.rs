@@ -268,9 +268,9 @@ impl Error {
             Self::ApiMisuse(_) => Code::Misuse,
             Self::Cancelled => Code::Cancelled,
             Self::Encryption { cause, .. } => match cause {
-                EncryptionError::BadEnvelope(_)
-                | EncryptionError::NotEncrypted
-                | EncryptionError::UnknownSuite(_) => Code::Input,
+                EncryptionError::BadEnvelope(_) | EncryptionError::NotEncrypted | EncryptionError::UnknownSuite(_) => {
+                    Code::Input
+                }
                 _ => Code::Refused,
             },
             Self::Verify { cause, .. } => match cause {

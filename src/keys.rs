@@ -8,7 +8,7 @@
 //! | watermark | [`OwnerKey`] | [`OwnerId`] | bech32m, `wmowner1…` and `wmownerid1…` |
 //!
 //! Secrets are wiped from memory when dropped and have neither `Debug` nor `Clone`. Secret files are created for
-//! their owner alone (mode 0600), never overwritten, and refused when others can read them ([`file`]).
+//! their owner alone (mode 0600), never overwritten, and refused when others can read them ([`mod@file`]).
 
 #[cfg(feature = "encryption")]
 pub mod envelope;

@@ -1,4 +1,5 @@
 //! weightmark
+#[cfg(any(feature = "encryption", feature = "signing", feature = "watermark"))]
 mod crypto;
 #[cfg(feature = "encryption")]
 pub mod encryption;

@@ -173,7 +173,9 @@ impl OpenOptions {
         #[cfg(feature = "signing")]
         {
             let verified = match &self.policy {
-                Some(policy) => Some(policy.verify_tree(&tree, &Policy::find(&tree)?, Some(SIGNATURE_FILE), progress)?),
+                Some(policy) => {
+                    Some(policy.verify_tree(&tree, &Policy::find(&tree)?, Some(SIGNATURE_FILE), progress)?)
+                }
                 None if is_signed && !self.accept_unsigned => return Err(UNDECIDED),
                 None => None,
             };

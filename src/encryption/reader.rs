@@ -48,7 +48,11 @@ impl<R: ReadAt> Reader<R> {
     pub(super) fn with_key(source: R, header: &Header, key: &InputKey, context: String, path: String) -> Result<Self> {
         header.check(key).map_err(|cause| cause.on(source.name()))?;
         let start = header.end;
-        Self::message(source, start, key, &stream::payload_context(&context, &path)).map(|this| Self { context, path, ..this })
+        Self::message(source, start, key, &stream::payload_context(&context, &path)).map(|this| Self {
+            context,
+            path,
+            ..this
+        })
     }
 
     /// Opens the bare message that starts at `start`.
@@ -173,7 +177,7 @@ pub fn decrypt(
 fn decrypt_tree(source: &DecryptedTree, output: &Path, progress: &dyn Progress) -> Result<()> {
     use crate::io::Tree;
     let dir = AtomicDir::create(output)?;
-    progress.begin("decrypt", tree::total_size(source));
+    progress.begin("decrypt", source.total_size());
     for entry in source.entries() {
         write_plaintext(&source.open(&entry.path)?, &dir.place(&entry.path)?, progress)?;
     }
@@ -230,7 +234,12 @@ mod tests {
             let plaintext = reader.and_then(|reader| reader.read_span(0..reader.size()));
             if case.result.must_fail() {
                 assert!(plaintext.is_err(), "case {}: {}", case.tc_id, case.comment);
-                assert!(!opens || case.flags.contains(&TestFlag::ValidFinalChunk), "case {}: {}", case.tc_id, case.comment);
+                assert!(
+                    !opens || case.flags.contains(&TestFlag::ValidFinalChunk),
+                    "case {}: {}",
+                    case.tc_id,
+                    case.comment
+                );
                 if case.flags.iter().any(|f| matches!(f, TestFlag::WrongKey | TestFlag::WrongContext)) {
                     assert!(matches!(plaintext, Err(Error::Encryption { cause: EncryptionError::Commitment, .. })));
                 }
@@ -238,7 +247,12 @@ mod tests {
             } else {
                 let plaintext = plaintext.unwrap();
                 assert_eq!(Some(plaintext.len()), case.msg_length);
-                assert_eq!(Sha512::digest(&plaintext).as_slice(), case.msg_sha512.unwrap().as_slice(), "case {}", case.tc_id);
+                assert_eq!(
+                    Sha512::digest(&plaintext).as_slice(),
+                    case.msg_sha512.unwrap().as_slice(),
+                    "case {}",
+                    case.tc_id
+                );
                 valid += 1;
             }
         }

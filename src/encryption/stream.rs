@@ -74,7 +74,10 @@ impl MessageKey {
     }
 
     fn derive(key: &InputKey, salt: &[u8], context: &[u8]) -> Result<Self, Refused> {
-        let okm = crypto::hkdf_expand_sha512::<{ 32 + 12 + COMMITMENT }>(key.expose(), &[label::COBBLESTONE_256, salt, context]);
+        let okm = crypto::hkdf_expand_sha512::<{ 32 + 12 + COMMITMENT }>(
+            key.expose(),
+            &[label::COBBLESTONE_256, salt, context],
+        );
         let (aead_key, rest) = okm.split_first_chunk::<32>().ok_or(Refused)?;
         let (base_nonce, rest) = rest.split_first_chunk::<12>().ok_or(Refused)?;
         let commitment = rest.first_chunk().ok_or(Refused)?;
@@ -106,7 +109,9 @@ mod tests {
 
     #[test]
     fn lengths_agree_both_ways() {
-        for plaintext in (0..5).flat_map(|k| [0, 1, CHUNK as u64 - 1].map(|r| k * CHUNK as u64 + r)).chain([1 << 43, (1 << 52) - 1]) {
+        for plaintext in
+            (0..5).flat_map(|k| [0, 1, CHUNK as u64 - 1].map(|r| k * CHUNK as u64 + r)).chain([1 << 43, (1 << 52) - 1])
+        {
             assert_eq!(plaintext_len(message_len(plaintext).unwrap()), Some(plaintext));
         }
         assert_eq!(message_len(1 << 52), None);

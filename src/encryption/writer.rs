@@ -42,7 +42,12 @@ impl Encryptor {
     }
 
     /// As [`encrypt`](Self::encrypt), watched by `progress`.
-    pub fn encrypt_with(&self, input: impl AsRef<Path>, output: impl AsRef<Path>, progress: &dyn Progress) -> Result<()> {
+    pub fn encrypt_with(
+        &self,
+        input: impl AsRef<Path>,
+        output: impl AsRef<Path>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let (input, output) = (input.as_ref(), output.as_ref());
         refuse_inside(input, output)?;
         self.encrypt_tree(&*tree::open(input)?, output, progress)
@@ -77,7 +82,7 @@ impl Encryptor {
         let dir = AtomicDir::create(output)?;
         let key = InputKey::generate()?;
         let mut files = Vec::with_capacity(source.entries().len());
-        progress.begin("encrypt", tree::total_size(source));
+        progress.begin("encrypt", source.total_size());
         for entry in source.entries() {
             let plaintext = source.open(&entry.path)?;
             files.push(FileEntry { path: entry.path.clone(), size: plaintext.size() });
@@ -140,7 +145,8 @@ fn write_message(
     progress: &dyn Progress,
     sink: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync),
 ) -> Result<()> {
-    let refused = |_: Refused| EncryptionError::BadEnvelope("the payload cannot be encrypted".into()).on(plaintext.name());
+    let refused =
+        |_: Refused| EncryptionError::BadEnvelope("the payload cannot be encrypted".into()).on(plaintext.name());
     let mut salt = [0; 24];
     crypto::random(&mut salt)?;
     let (message, header) = MessageKey::begin(key, salt, context).map_err(refused)?;

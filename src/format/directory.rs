@@ -130,7 +130,13 @@ mod tests {
             let tree = tree::open(home.path()).unwrap();
             ModelIndex::read(&*tree).map(|model| model.tensors().count())
         };
-        assert_eq!(cause(r#"{"metadata":{},"weight_map":{"a":"one.safetensors","b":"one.safetensors","c":"two.safetensors"}}"#).unwrap(), 3);
+        assert_eq!(
+            cause(
+                r#"{"metadata":{},"weight_map":{"a":"one.safetensors","b":"one.safetensors","c":"two.safetensors"}}"#
+            )
+            .unwrap(),
+            3
+        );
         for bad in [
             r#"{"weight_map":{"a":"one.safetensors","c":"two.safetensors"}}"#,
             r#"{"weight_map":{"a":"one.safetensors","b":"one.safetensors","d":"one.safetensors"}}"#,

@@ -210,7 +210,9 @@ mod tests {
             Span { problem, .. } => problem,
             other => panic!("{text}: {other:?}"),
         };
-        let one = |shape: &str, offsets: &str| format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#);
+        let one = |shape: &str, offsets: &str| {
+            format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#)
+        };
         assert_eq!(span(&one("[2]", "[0,9]"), 8), "lies beyond the end of the file");
         assert_eq!(span(&one("[2]", "[0,7]"), 8), "its offsets do not fit its shape");
         assert_eq!(span(&one("[2]", "[8,0]"), 8), "its offsets do not fit its shape");
@@ -218,8 +220,14 @@ mod tests {
         assert_eq!(span(&one("[4294967296,4294967296]", "[0,8]"), 8), "its size overflows");
         assert_eq!(span(&one("[2]", "[18446744073709551615,8]"), 8), "lies beyond the end of the file");
         assert_eq!(span(&format!("{{{A},{}}}", A.replace("\"a\"", "\"b\"")), 8), "overlaps another");
-        assert_eq!(span(&format!("{{{}}}", A.replace("\"a\"", "\"a\\u0000\"")), 8), "its name is empty or holds control characters");
-        assert_eq!(span(r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1), "its size is not a whole number of bytes");
+        assert_eq!(
+            span(&format!("{{{}}}", A.replace("\"a\"", "\"a\\u0000\"")), 8),
+            "its name is empty or holds control characters"
+        );
+        assert_eq!(
+            span(r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1),
+            "its size is not a whole number of bytes"
+        );
 
         for text in [
             " {}",

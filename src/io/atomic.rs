@@ -124,7 +124,8 @@ impl AtomicDir {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         sync_directories(self.path())?;
         let mode = if access == Access::Private { 0o700 } else { 0o777 & !umask(&self)? };
-        fs::set_permissions(self.path(), Permissions::from_mode(mode)).map_err(|e| Error::io("create", &self.path, e))?;
+        fs::set_permissions(self.path(), Permissions::from_mode(mode))
+            .map_err(|e| Error::io("create", &self.path, e))?;
         match renameat_with(CWD, self.path(), CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             // a file system without exclusive rename: a rename onto a directory that is not empty still fails
@@ -148,7 +149,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
 }
 
 /// Fails if `output` would lie inside of the directory `input`, which is being read.
-pub(crate) fn refuse_inside(input: &Path, output: &Path) -> Result<()> {
+pub fn refuse_inside(input: &Path, output: &Path) -> Result<()> {
     if let (Ok(input), Ok(place)) = (input.canonicalize(), parent(output).canonicalize())
         && place.starts_with(input)
     {

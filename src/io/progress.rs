@@ -24,8 +24,8 @@ pub trait Progress: Sync {
 
 impl Progress for () {}
 
-/// Reports `bytes` done, or fails when asked to stop.
-pub(crate) fn step(progress: &dyn Progress, bytes: u64) -> Result<()> {
+/// Reports `bytes` done, and fails with [`Error::Cancelled`] when asked to stop.
+pub fn step(progress: &dyn Progress, bytes: u64) -> Result<()> {
     progress.advance(bytes);
     if progress.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }

@@ -44,6 +44,11 @@ pub trait Tree: Send + Sync {
     /// What to call the model in messages.
     fn name(&self) -> &str;
 
+    /// Size of all files in bytes.
+    fn total_size(&self) -> u64 {
+        self.entries().iter().fold(0, |sum, entry| sum.saturating_add(entry.size))
+    }
+
     /// Whether this is a lone file rather than a directory.
     fn is_single_file(&self) -> bool {
         false
@@ -55,11 +60,6 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
     let path = path.as_ref();
     let metadata = path.metadata().map_err(|e| Error::io("open", path, e))?;
     Ok(if metadata.is_dir() { Box::new(Directory::open(path)?) } else { Box::new(SingleFile::open(path)?) })
-}
-
-/// Total size of a tree in bytes.
-pub(crate) fn total_size(tree: &dyn Tree) -> u64 {
-    tree.entries().iter().fold(0, |sum, entry| sum.saturating_add(entry.size))
 }
 
 /// Whether `path` is relative and canonical: non-empty components, none of them `.` or `..`, no NUL, no backslash.
@@ -103,20 +103,25 @@ impl Directory {
             if matches!(bytes.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let name = bytes.to_str().map_err(|_| unfit(format!("{here}{}", bytes.to_string_lossy()), "name is not UTF-8"))?;
+            let name =
+                bytes.to_str().map_err(|_| unfit(format!("{here}{}", bytes.to_string_lossy()), "name is not UTF-8"))?;
             let path = format!("{prefix}{name}");
             if !is_canonical(&path) {
                 return Err(unfit(format!("{here}{name}"), "name holds a backslash"));
             }
-            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| Error::io("read", format!("{here}{name}"), e))?;
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| Error::io("read", format!("{here}{name}"), e))?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => self.entries.push(Entry::new(path, u64::try_from(stat.st_size).unwrap_or(0))),
                 FileType::Directory => {
                     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let below = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| Error::io("open", format!("{here}{name}"), e))?;
+                    let below = rustix::fs::openat(dir, name, flags, Mode::empty())
+                        .map_err(|e| Error::io("open", format!("{here}{name}"), e))?;
                     self.list(&below, &format!("{path}/"), depth + 1)?;
                 }
-                FileType::Symlink => return Err(unfit(format!("{here}{name}"), "symbolic links are not followed in a model")),
+                FileType::Symlink => {
+                    return Err(unfit(format!("{here}{name}"), "symbolic links are not followed in a model"));
+                }
                 _ => return Err(unfit(format!("{here}{name}"), "not a regular file")),
             }
             if self.entries.len() > MAX_FILES {

@@ -83,6 +83,9 @@ mod tests {
         assert_eq!(read_public(public_path(&path)).unwrap(), "public");
         assert!(matches!(write_pair(&path, "x", "y"), Err(Error::Io { op: "create", .. })));
         set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(read_secret(&path), Err(Error::Key { cause: KeyError::ReadableByOthers { mode: 0o640 }, .. })));
+        assert!(matches!(
+            read_secret(&path),
+            Err(Error::Key { cause: KeyError::ReadableByOthers { mode: 0o640 }, .. })
+        ));
     }
 }

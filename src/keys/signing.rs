@@ -87,7 +87,9 @@ impl SigningKey {
             KeyError::Malformed { wanted: "signing key", problem }
         };
         let secret = match label {
-            "EC PRIVATE KEY" => p256::SecretKey::from_sec1_pem(block).ok().map(|key| Secret::EcdsaP256(Box::new(key.into()))),
+            "EC PRIVATE KEY" => {
+                p256::SecretKey::from_sec1_pem(block).ok().map(|key| Secret::EcdsaP256(Box::new(key.into())))
+            }
             "PRIVATE KEY" => {
                 let p256 = ecdsa::SigningKey::from_pkcs8_pem(block).map(|key| Secret::EcdsaP256(Box::new(key)));
                 let ed25519 = || ed25519_dalek::SigningKey::from_pkcs8_pem(block);
@@ -235,7 +237,8 @@ mod tests {
                 assert!(!public.verify_bytes(b"m", &signature[..end]));
             }
             // a public key is not a secret one and the other way round
-            std::fs::set_permissions(file::public_path(&path), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            std::fs::set_permissions(file::public_path(&path), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                .unwrap();
             assert!(matches!(SigningKey::load(file::public_path(&path)), Err(Error::Key { .. })));
             assert!(matches!(VerifyingKey::load(&path), Err(Error::Key { .. })));
         }
@@ -246,7 +249,13 @@ mod tests {
         let openssl = |args: &[&str], input: &[u8]| {
             use std::io::Write;
             use std::process::{Command, Stdio};
-            let mut child = Command::new("openssl").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child = Command::new("openssl")
+                .args(args)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
             child.stdin.take().unwrap().write_all(input).unwrap();
             let output = child.wait_with_output().unwrap();
             assert!(output.status.success(), "openssl {args:?}");

@@ -36,7 +36,7 @@ pub(super) fn decode(prefix: &str, wanted: &'static str, text: &str) -> Result<Z
         malformed(if is_other { "it is another kind of key".into() } else { "mistyped or cut short".into() })
     })?;
     if checked.hrp().as_str() != prefix {
-        return Err(malformed(format!("it is a key of kind {:?}", checked.hrp().to_lowercase())));
+        return Err(malformed("it is another kind of key".into()));
     }
     Ok(Zeroizing::new(checked.byte_iter().collect()))
 }

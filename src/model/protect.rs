@@ -93,7 +93,12 @@ impl<'a> Protector<'a> {
     }
 
     /// As [`protect`](Self::protect), watched by `progress`.
-    pub fn protect_with(&self, model: impl AsRef<Path>, output: impl AsRef<Path>, progress: &dyn Progress) -> Result<Protected> {
+    pub fn protect_with(
+        &self,
+        model: impl AsRef<Path>,
+        output: impl AsRef<Path>,
+        progress: &dyn Progress,
+    ) -> Result<Protected> {
         let (model, output) = (model.as_ref(), output.as_ref());
         refuse_inside(model, output)?;
         refuse_existing(output)?;

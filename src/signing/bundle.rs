@@ -108,6 +108,11 @@ impl Bundle {
         json::parse(bytes).map(Self).map_err(VerifyError::MalformedBundle)
     }
 
+    /// The id of the key that the bundle claims to be signed by, if it names one.
+    pub fn key_hint(&self) -> Option<&str> {
+        self.0.verification_material.public_key.as_ref().map(|key| key.hint.as_str())
+    }
+
     /// The bundle as JSON.
     pub fn to_json(&self) -> String {
         let text = serde_json::to_string(&self.0);
@@ -142,7 +147,8 @@ impl Bundle {
         let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|e| VerifyError::MalformedBundle(e.to_string()));
         let (payload, signature) = (decode(&envelope.payload)?, decode(&signature.sig)?);
         let message = pre_authentication_encoding(&envelope.payload_type, &payload);
-        let hinted: Vec<_> = keys.iter().filter(|key| public_key.hint.is_empty() || public_key.hint == key.id()).collect();
+        let hinted: Vec<_> =
+            keys.iter().filter(|key| public_key.hint.is_empty() || public_key.hint == key.id()).collect();
         if hinted.is_empty() {
             return Err(VerifyError::UntrustedKey { found: public_key.hint.chars().take(64).collect() });
         }
@@ -183,9 +189,13 @@ mod tests {
         // as written by the Go producer and by tools from before OMS 1.0
         open(&text.replace(",\"keyid\":\"\"", "").replace(",\"tlogEntries\":[]", "")).unwrap();
         open(&text.replace("\"keyid\":\"\"", "\"keyid\":null")).unwrap();
-        open(&text.replace(&format!("\"hint\":\"{}\"", keys[0].id()), "\"rawBytes\":\"AA==\",\"keyDetails\":\"X\"")).unwrap();
+        open(&text.replace(&format!("\"hint\":\"{}\"", keys[0].id()), "\"rawBytes\":\"AA==\",\"keyDetails\":\"X\""))
+            .unwrap();
 
-        assert_eq!(with("\"payload\":\"e30=\"", "\"payload\":\"e31=\""), MalformedBundle("Invalid last symbol 49, offset 2.".into()));
+        assert_eq!(
+            with("\"payload\":\"e30=\"", "\"payload\":\"e31=\""),
+            MalformedBundle("Invalid last symbol 49, offset 2.".into())
+        );
         assert_eq!(with("\"payload\":\"e30=\"", "\"payload\":\"e3t9\""), BadSignature);
         assert!(matches!(with("\"hint\":\"", "\"hint\":\"0"), UntrustedKey { .. }));
         assert!(matches!(with("\"publicKey\"", "\"certificate\":{},\"publicKey\""), Unsupported(_)));

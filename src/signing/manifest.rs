@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::crypto;
 use crate::error::{Cause, Result, VerifyError};
-use crate::io::progress::{Progress, step};
 use crate::format::SIGNATURE_FILE;
+use crate::io::progress::{Progress, step};
 use crate::io::{ReadAt, Tree, tree};
 
 /// Left out of every manifest when they stand at the root of a model, as the reference tool does.
@@ -53,7 +53,8 @@ impl Manifest {
         }
         let name = Path::new(tree.name()).canonicalize().ok();
         let name = name.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-        let paths: Vec<_> = tree.entries().iter().filter(|e| !is_ignored(&e.path, &ignore_paths)).map(|e| e.path.as_str()).collect();
+        let paths: Vec<_> =
+            tree.entries().iter().filter(|e| !is_ignored(&e.path, &ignore_paths)).map(|e| e.path.as_str()).collect();
         if paths.is_empty() {
             return Err(VerifyError::NoFiles.on(tree.name()));
         }

@@ -69,7 +69,13 @@ impl Policy {
     ///
     /// The order of checks is that of `spec/signing.md`: the signature before anything it says, the set of files
     /// before any is hashed, every file through one handle.
-    pub fn verify_tree(&self, tree: &dyn Tree, bundle: &Bundle, inside: Option<&str>, progress: &dyn Progress) -> Result<Verified> {
+    pub fn verify_tree(
+        &self,
+        tree: &dyn Tree,
+        bundle: &Bundle,
+        inside: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<Verified> {
         let fail = |cause: VerifyError| cause.on(tree.name());
         let (signer, payload) = bundle.open(&self.keys).map_err(fail)?;
         let mut signed = statement::parse(&payload).map_err(fail)?;

@@ -133,7 +133,8 @@ fn resource(raw: RawResource, single: bool) -> Result<Resource, VerifyError> {
     if raw.algorithm != "sha256" {
         return Err(malformed("its algorithm is not that of the serialization"));
     }
-    let digest = from_hex(&raw.digest).ok_or_else(|| malformed("its digest is not 64 lower-case hexadecimal digits"))?;
+    let digest =
+        from_hex(&raw.digest).ok_or_else(|| malformed("its digest is not 64 lower-case hexadecimal digits"))?;
     Ok(Resource { path: raw.name, digest })
 }
 

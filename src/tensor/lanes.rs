@@ -33,7 +33,9 @@ pub fn store(dtype: Dtype, value: f64, word: u32, bytes: &mut [u8]) {
     match dtype {
         Dtype::BF16 => bytes[..2].copy_from_slice(&to_bf16(value, word).to_le_bytes()),
         Dtype::F16 => bytes[..2].copy_from_slice(&to_f16(value, word).to_le_bytes()),
-        Dtype::F32 => bytes[..4].copy_from_slice(&(value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32).to_le_bytes()),
+        Dtype::F32 => {
+            bytes[..4].copy_from_slice(&(value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32).to_le_bytes())
+        }
         Dtype::F64 => bytes[..8].copy_from_slice(&value.to_le_bytes()),
         _ => {}
     }

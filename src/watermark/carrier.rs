@@ -169,7 +169,11 @@ impl Original {
     /// The key of all marks of this owner in these weights, bound one-way to the owner's name, the weights, a public
     /// random value and every parameter.
     pub(super) fn mark_key(&self, owner: &OwnerKey, root: &[u8; 32], beacon: &str) -> Key {
-        let shapes: Vec<_> = self.carriers.iter().map(|c| [c.rows.to_string(), c.columns.to_string(), c.tensor.dtype.to_string()]).collect();
+        let shapes: Vec<_> = self
+            .carriers
+            .iter()
+            .map(|c| [c.rows.to_string(), c.columns.to_string(), c.tensor.dtype.to_string()])
+            .collect();
         let mut table: Vec<&[u8]> = vec![b"table"];
         for (carrier, [rows, columns, dtype]) in self.carriers.iter().zip(&shapes) {
             table.extend([carrier.tensor.name.as_bytes(), dtype.as_bytes(), rows.as_bytes(), columns.as_bytes()]);
@@ -286,7 +290,8 @@ impl Displacement {
             if scale > 0.0 {
                 let values = &weights.values[piece.start..piece.end];
                 let units = values.iter().zip(piece.chips(chips.signs(piece.run)));
-                sums[group] += units.map(|(w, s)| (s * (w / scale) * 1_048_576.0).round_ties_even() as i64).sum::<i64>();
+                sums[group] +=
+                    units.map(|(w, s)| (s * (w / scale) * 1_048_576.0).round_ties_even() as i64).sum::<i64>();
             }
         }
         let amplitude = sums.iter().zip(&counts).zip(&chips.dither).map(|((sum, count), dither)| {

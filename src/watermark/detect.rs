@@ -73,8 +73,12 @@ impl<'a> Detector<'a> {
         let code = Code::new(&mark);
         let y = sums.copy.iter().map(|(s, v)| if *v > 0.0 { s / v.sqrt() } else { 0.0 }).collect();
         let traced = code.trace(y, &self.copies);
-        let mut copies: Vec<_> =
-            self.copies.iter().zip(traced).map(|(label, log10_p)| CopyEvidence { label: label.clone(), log10_p }).collect();
+        let mut copies: Vec<_> = self
+            .copies
+            .iter()
+            .zip(traced)
+            .map(|(label, log10_p)| CopyEvidence { label: label.clone(), log10_p })
+            .collect();
         copies.sort_by(|a, b| a.log10_p.total_cmp(&b.log10_p));
         let z = if sums.variance > 0.0 { sums.signal / sums.variance.sqrt() } else { 0.0 };
         Ok(Evidence { z, copies, tensors_matched: sums.tensors, tensors: original.carriers().len() })
@@ -186,7 +190,8 @@ impl<'a> Scorer<'a> {
         let mut sums = Sums { signal: 0.0, variance: 0.0, copy: vec![(0.0, 0.0); CODE_LEN], tensors };
         progress.begin("detect", self.original.size());
         for wave in self.original.blocks().chunks(WAVE) {
-            let scored: Vec<BlockSums> = wave.par_iter().map(|block| self.score_block(block, progress)).collect::<Result<_>>()?;
+            let scored: Vec<BlockSums> =
+                wave.par_iter().map(|block| self.score_block(block, progress)).collect::<Result<_>>()?;
             for block in scored {
                 sums.signal += block.signal;
                 sums.variance += block.variance;

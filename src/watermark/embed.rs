@@ -80,7 +80,12 @@ impl<'a> Watermark<'a> {
     }
 
     /// As [`embed`](Self::embed), watched by `progress`.
-    pub fn embed_with(&self, original: impl AsRef<Path>, marked: impl AsRef<Path>, progress: &dyn Progress) -> Result<Embedded> {
+    pub fn embed_with(
+        &self,
+        original: impl AsRef<Path>,
+        marked: impl AsRef<Path>,
+        progress: &dyn Progress,
+    ) -> Result<Embedded> {
         let (original, marked) = (original.as_ref(), marked.as_ref());
         refuse_inside(original, marked)?;
         self.embed_tree(&*tree::open(original)?, marked, progress)
@@ -100,7 +105,7 @@ impl<'a> Watermark<'a> {
             marker.write_file(tree, &entry.path, AtomicFile::create(marked, Access::Shared)?, progress)?
         } else {
             let dir = AtomicDir::create(marked)?;
-            progress.begin("mark", tree::total_size(tree));
+            progress.begin("mark", tree.total_size());
             let mut distortion = Distortion::default();
             for entry in tree.entries().iter().filter(|entry| entry.path != SIGNATURE_FILE) {
                 let file = AtomicFile::create(dir.place(&entry.path)?, Access::Shared)?;
@@ -213,7 +218,12 @@ impl Distortion {
 }
 
 /// Copies everything outside of `spans` (start to end).
-fn copy_between(source: &dyn ReadAt, file: &AtomicFile, spans: &BTreeMap<u64, u64>, progress: &dyn Progress) -> Result<()> {
+fn copy_between(
+    source: &dyn ReadAt,
+    file: &AtomicFile,
+    spans: &BTreeMap<u64, u64>,
+    progress: &dyn Progress,
+) -> Result<()> {
     const PIECE: u64 = 4 << 20;
     let mut at = 0;
     for (start, end) in spans.iter().map(|(s, e)| (*s, *e)).chain([(source.size(), source.size())]) {

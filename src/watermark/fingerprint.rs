@@ -1,7 +1,9 @@
 //! Which copy: words of a symmetric Tardos code (Škorić, Katzenbeisser, Celik 2008), one for each label.
 
+use rayon::prelude::*;
+
 use super::keystream::Key;
-use super::statistics::{ScoreTerm, log10_p_score};
+use super::statistics::{ScoreBound, ScoreTerm};
 
 /// Positions of the code: enough to name sixteen colluders among a million copies.
 pub(super) const CODE_LEN: usize = 65_536;
@@ -34,9 +36,12 @@ impl<'a> Code<'a> {
         words.into_iter().zip(&self.p).map(|(word, p)| f64::from(word) < p * 4_294_967_296.0).collect()
     }
 
-    /// How well soft values `y`, one a position, fit each label: a bound on the probability that the best fit of
-    /// a copy never leaked would be as good, for all labels together.
+    /// How well soft values `y`, one a position, fit each label: a bound on the probability that any of them would
+    /// fit as well if its copy had not leaked.
     pub(super) fn trace(&self, mut y: Vec<f64>, labels: &[String]) -> Vec<f64> {
+        if labels.is_empty() {
+            return Vec::new();
+        }
         let rms = (y.iter().map(|v| v * v).sum::<f64>() / CODE_LEN as f64).sqrt();
         y.iter_mut().for_each(|v| *v = v.clamp(-CLIP * rms, CLIP * rms));
         let terms: Vec<_> = y
@@ -44,12 +49,13 @@ impl<'a> Code<'a> {
             .zip(&self.p)
             .map(|(y, p)| ScoreTerm { p: *p, high: y * ((1.0 - p) / p).sqrt(), low: -y * (p / (1.0 - p)).sqrt() })
             .collect();
+        let bound = ScoreBound::new(&terms);
         let correction = (labels.len() as f64).log10();
         let score = |label: &String| {
             let word = self.word(label);
             let sum = word.iter().zip(&terms).map(|(bit, term)| if *bit { term.high } else { term.low }).sum();
-            (log10_p_score(sum, &terms) + correction).min(0.0)
+            (bound.log10_p(sum) + correction).min(0.0)
         };
-        labels.iter().map(score).collect()
+        labels.par_iter().map(score).collect()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::f64::consts::{LN_10, PI, SQRT_2};
 
+use rayon::prelude::*;
+
 /// `1 / (4 P(N >= sqrt 2))`, the best constant in the bound of Bentkus and Dzindzalieta (Bernoulli 21(2), 2015).
 const C: f64 = 3.178_655_565_886_997;
 
@@ -23,30 +25,31 @@ fn ln_q(z: f64) -> f64 {
     -0.5 * z * z - z.ln() - 0.5 * (2.0 * PI).ln() + (1.0 - s * (1.0 - s * (3.0 - s * 15.0))).ln()
 }
 
-/// Bound on the probability that an innocent's score reaches `score`.
+/// Bounds on the probability that an innocent's score is as high as a given one.
 ///
 /// The score is a sum of independent terms, term `i` being `high[i]` with probability `p[i]` and `low[i]` otherwise
-/// (Chernoff): `P(S >= t) <= min over l of exp(-l t + sum ln(p e^(l high) + (1 - p) e^(l low)))`.
-pub(super) fn log10_p_score(score: f64, terms: &[ScoreTerm]) -> f64 {
-    if score <= 0.0 {
-        return 0.0;
+/// (Chernoff): `P(S >= t) <= min over l of exp(-l t + K(l))`, `K(l) = sum ln(p e^(l high) + (1 - p) e^(l low))`.
+/// Every `l` gives a valid bound. `K` does not depend on the score, so it is tabulated once.
+pub(super) struct ScoreBound {
+    /// Pairs of `l` and `K(l)`.
+    table: Vec<(f64, f64)>,
+}
+
+impl ScoreBound {
+    pub(super) fn new(terms: &[ScoreTerm]) -> Self {
+        let variance: f64 = terms.iter().map(|t| t.p * t.high * t.high + (1.0 - t.p) * t.low * t.low).sum();
+        let unit = 1.0 / variance.max(f64::MIN_POSITIVE).sqrt();
+        // from 0.05 to 550 standard deviations, in steps of 6 %: within 0.1 % of the best exponent in between
+        let table = (0..160).into_par_iter().map(|step| {
+            let l = 0.05 * unit * 1.06f64.powi(step);
+            (l, terms.iter().map(|term| term.ln_mean_exp(l)).sum())
+        });
+        Self { table: table.collect() }
     }
-    let exponent = |l: f64| terms.iter().map(|t| t.ln_mean_exp(l)).sum::<f64>() - l * score;
-    let variance: f64 = terms.iter().map(|t| t.p * t.high * t.high + (1.0 - t.p) * t.low * t.low).sum();
-    let (mut low, mut high) = (0.0, 2.0 * score / variance.max(f64::MIN_POSITIVE));
-    for _ in 0..200 {
-        if exponent(high) >= exponent(0.5 * high) {
-            break;
-        }
-        high *= 2.0;
+
+    pub(super) fn log10_p(&self, score: f64) -> f64 {
+        self.table.iter().map(|(l, k)| (k - l * score) / LN_10).fold(0.0, f64::min)
     }
-    // golden-section search: the exponent is convex in l, and any l gives a valid bound
-    let ratio = (5f64.sqrt() - 1.0) / 2.0;
-    for _ in 0..60 {
-        let (a, b) = (high - ratio * (high - low), low + ratio * (high - low));
-        if exponent(a) < exponent(b) { high = b } else { low = a }
-    }
-    (exponent(0.5 * (low + high)) / LN_10).min(0.0)
 }
 
 /// One position of a score: what it adds if the innocent's bit is 1 (with probability `p`), and if it is 0.
@@ -87,8 +90,9 @@ mod tests {
     fn the_score_bound_holds_for_fair_signs() {
         let terms: Vec<_> = (0..100).map(|_| ScoreTerm { p: 0.5, high: 1.0, low: -1.0 }).collect();
         // P(S >= 40) for 100 fair signs is P(Binomial(100, 1/2) >= 70) = 3.925e-5
-        let bound = 10f64.powf(log10_p_score(40.0, &terms));
-        assert!(bound >= 3.925e-5 && bound < 3e-4, "{bound}");
-        assert_eq!(log10_p_score(-1.0, &terms), 0.0);
+        let bound = ScoreBound::new(&terms);
+        let p = 10f64.powf(bound.log10_p(40.0));
+        assert!((3.925e-5..3e-4).contains(&p), "{p}");
+        assert_eq!(bound.log10_p(-1.0), 0.0);
     }
 }

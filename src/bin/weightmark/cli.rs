@@ -1,0 +1,229 @@
+//! Every verb and flag, once: help texts follow from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Protects machine-learning models: encrypts weights at rest, signs and verifies artifacts, watermarks the weights
+/// themselves.
+#[derive(Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Exit status: 0 done, or yes; 1 no (tampered, badly signed, not detected); \
+2 usage; 3 input, output or format; 4 a key is missing or does not fit."
+)]
+pub(crate) struct Cli {
+    /// Print one JSON object on stdout instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Show no progress
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Mark a copy of a model, sign it, and encrypt it to its recipient
+    Protect(Protect),
+    /// Make a key: FILE, for your eyes only, and FILE.pub
+    Keygen(Keygen),
+    /// Encrypt a file or a model directory
+    Encrypt(Encrypt),
+    /// Decrypt a file or a model directory
+    Decrypt(Decrypt),
+    /// Tell what a file or directory is: tensors, recipients, signature; no key needed
+    Inspect(Inspect),
+    /// Sign a model, as OpenSSF Model Signing does
+    Sign(Sign),
+    /// Verify that a model is exactly what was signed
+    Verify(Verify),
+    /// Mark the weights of a model
+    Embed(Embed),
+    /// Look for an owner's mark in a suspect
+    Detect(Detect),
+}
+
+#[derive(Args)]
+pub(crate) struct Keygen {
+    /// What the key is for
+    pub(crate) kind: KeyKind,
+    /// Where to write the secret key
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Name of the owner, in marks and claims (for an owner key)
+    #[arg(long, value_name = "NAME", required_if_eq("kind", "owner"))]
+    pub(crate) name: Option<String>,
+    /// Make an Ed25519 signing key instead of P-256; other OMS tools do not verify it
+    #[arg(long)]
+    pub(crate) ed25519: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum KeyKind {
+    /// Opens what is encrypted to its public half
+    Identity,
+    /// Signs models
+    Signing,
+    /// Marks weights, and proves it
+    Owner,
+}
+
+#[derive(Args)]
+pub(crate) struct Recipients {
+    /// Who may open it: a recipient (wmrecipient1…) or a file that holds one
+    #[arg(short, long = "recipient", value_name = "RECIPIENT|FILE", required = true)]
+    pub(crate) recipients: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Encrypt {
+    /// A file or directory
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) recipients: Recipients,
+    /// Bind it to a context, such as acme/llama-1b@3
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) context: String,
+    /// The new encrypted file or directory
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Opening {
+    /// Identity file that opens it, if it is encrypted
+    #[arg(short, long = "identity", value_name = "FILE")]
+    pub(crate) identities: Vec<PathBuf>,
+    /// Refuse anything that is not encrypted under this context
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Decrypt {
+    /// An encrypted file or directory
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    /// The new plaintext file or directory
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// A file or directory
+    pub(crate) input: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Sign {
+    /// A model: a directory or one file
+    pub(crate) model: PathBuf,
+    /// Signing key (PEM: PKCS#8 or SEC1)
+    #[arg(long, value_name = "PEM")]
+    pub(crate) key: PathBuf,
+    /// Where to write the signature [default: MODEL/model.sig, or FILE.sig]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) signature: Option<PathBuf>,
+    /// Leave out this path of the model; the signature says so
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ignore_paths: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Verify {
+    /// A model: a directory or one file
+    pub(crate) model: PathBuf,
+    /// Public key that must have signed (PEM); any one of several
+    #[arg(long = "key", value_name = "PEM", required = true)]
+    pub(crate) keys: Vec<PathBuf>,
+    /// The signature [default: MODEL/model.sig, or FILE.sig]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) signature: Option<PathBuf>,
+    /// Tolerate files that were not signed
+    #[arg(long)]
+    pub(crate) ignore_unsigned_files: bool,
+    /// Tolerate this path of the model although it was not signed
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ignore_paths: Vec<String>,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+}
+
+#[derive(Args)]
+pub(crate) struct Marking {
+    /// Relative distortion [default: from the number of weights, 0.0005 to 0.01]
+    #[arg(long, value_name = "X")]
+    pub(crate) strength: Option<f64>,
+    /// Public random value to bind the mark to, such as a round of drand
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) beacon: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Embed {
+    /// The original model: a directory or one file
+    pub(crate) original: PathBuf,
+    /// The owner's secret key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) owner_key: PathBuf,
+    /// Mark this copy with a label of its own
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) copy: Option<String>,
+    #[command(flatten)]
+    pub(crate) marking: Marking,
+    /// The new marked model
+    #[arg(short, long, value_name = "MARKED")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Detect {
+    /// The model in question: a directory or one file
+    pub(crate) suspect: PathBuf,
+    /// The original, unmarked model
+    #[arg(long, value_name = "ORIGINAL")]
+    pub(crate) original: PathBuf,
+    /// The owner's secret key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) owner_key: PathBuf,
+    /// File with the labels of all copies given out, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) copies: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) marking: Marking,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+}
+
+#[derive(Args)]
+pub(crate) struct Protect {
+    /// The original model: a directory or one file
+    pub(crate) model: PathBuf,
+    /// The owner's secret key, to mark with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) owner_key: PathBuf,
+    /// Signing key (PEM)
+    #[arg(long, value_name = "PEM")]
+    pub(crate) signing_key: PathBuf,
+    #[command(flatten)]
+    pub(crate) recipients: Recipients,
+    /// Label of this copy, such as licensee-0017
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) copy: Option<String>,
+    /// Bind the encryption to a context, such as acme/llama-1b@3
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) context: String,
+    #[command(flatten)]
+    pub(crate) marking: Marking,
+    /// The new encrypted directory
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Where to write the record of this copy [default: OUT.record.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+}

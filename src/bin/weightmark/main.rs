@@ -1,0 +1,57 @@
+//! The command line of weightmark.
+//!
+//! stdout is data, stderr is for people. Exit status: 0 done or yes, 1 the answer is no, 2 usage, 3 input, output or
+//! format, 4 a key is missing or does not fit, 130 interrupted.
+
+mod cli;
+mod decrypt;
+mod detect;
+mod embed;
+mod encrypt;
+mod inspect;
+mod keygen;
+mod output;
+mod progress;
+mod protect;
+mod sign;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use output::Failure;
+use progress::Bars;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    raise_file_limit();
+    let bars = Bars::new(!cli.quiet && !cli.json);
+    let done = match &cli.command {
+        Command::Keygen(args) => keygen::run(args, cli.json),
+        Command::Encrypt(args) => encrypt::run(args, cli.json, &bars),
+        Command::Decrypt(args) => decrypt::run(args, cli.json, &bars),
+        Command::Inspect(args) => inspect::run(args, cli.json),
+        Command::Sign(args) => sign::run(args, cli.json, &bars),
+        Command::Verify(args) => verify::run(args, cli.json, &bars),
+        Command::Embed(args) => embed::run(args, cli.json, &bars),
+        Command::Detect(args) => detect::run(args, cli.json, &bars),
+        Command::Protect(args) => protect::run(args, cli.json, &bars),
+    };
+    bars.clear();
+    match done {
+        Ok(()) | Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+/// A verified model keeps its files open: allow as many as the system lets us.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }); // best effort
+}

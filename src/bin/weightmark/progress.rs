@@ -1,0 +1,79 @@
+//! Progress bars for work that takes longer than a second, and Ctrl-C.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use weightmark::io::Progress;
+
+/// Work that is done sooner shows no bar.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bars on stderr, one a task; drawn only on a terminal.
+pub(crate) struct Bars {
+    show: bool,
+    current: Mutex<Option<Task>>,
+    done: AtomicU64,
+    cancelled: Arc<AtomicBool>,
+}
+
+struct Task {
+    started: Instant,
+    total: u64,
+    name: String,
+    bar: Option<ProgressBar>,
+}
+
+impl Bars {
+    /// Watches for Ctrl-C and, if `show`, draws bars.
+    pub(crate) fn new(show: bool) -> Self {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&cancelled);
+        // without the handler Ctrl-C just ends the process: outputs are atomic either way
+        let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+        let show = show && std::io::stderr().is_terminal();
+        Self { show, current: Mutex::new(None), done: AtomicU64::new(0), cancelled }
+    }
+
+    /// Takes the bars off the screen.
+    pub(crate) fn clear(&self) {
+        let task = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(bar) = task.and_then(|task| task.bar) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn begin(&self, task: &str, total: u64) {
+        self.clear();
+        self.done.store(0, Ordering::Relaxed);
+        let task = Task { started: Instant::now(), total, name: task.to_owned(), bar: None };
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    fn advance(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if !self.show {
+            return;
+        }
+        let Ok(mut current) = self.current.try_lock() else { return }; // another thread is drawing
+        let Some(task) = current.as_mut() else { return };
+        if task.bar.is_none() && task.started.elapsed() > PATIENCE {
+            let bar = ProgressBar::with_draw_target(Some(task.total), ProgressDrawTarget::stderr());
+            let style = "{msg:>8} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_message(task.name.clone());
+            task.bar = Some(bar);
+        }
+        if let Some(bar) = &task.bar {
+            bar.set_position(done.min(task.total));
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}

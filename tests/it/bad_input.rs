@@ -1,0 +1,233 @@
+//! Whatever is wrong with what the user gives: one clear line naming file and cause, the right exit status, and
+//! nothing left behind.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+use super::support::{Home, Run, weightmark};
+
+/// Every verb that reads `input` and writes `out`.
+fn writers(home: &Home, input: &str) -> Vec<Run> {
+    let (out, recipient) = (home.at("out"), home.at("id.key.pub"));
+    let (owner, release) = (home.at("owner.key"), home.at("release.pem"));
+    vec![
+        weightmark(["encrypt", input, "-r", &recipient, "-o", &out]),
+        weightmark(["decrypt", input, "-i", &home.at("id.key"), "-o", &out]),
+        weightmark(["embed", input, "--owner-key", &owner, "-o", &out]),
+        weightmark(["protect", input, "--owner-key", &owner, "--signing-key", &release, "-r", &recipient, "-o", &out]),
+    ]
+}
+
+#[test]
+fn inputs_that_are_not_there_or_not_files() {
+    let home = Home::with_keys();
+    let before = home.names();
+    for run in writers(&home, &home.at("missing")) {
+        run.fails(3, &["missing", "cannot open"]);
+    }
+    assert_eq!(home.names(), before);
+
+    assert!(Command::new("mkfifo").arg(home.path("fifo")).status().unwrap().success());
+    let _socket = UnixListener::bind(home.path("socket")).unwrap();
+    for (name, cause) in [("fifo", "not a regular file"), ("socket", "cannot open")] {
+        for run in writers(&home, &home.at(name)) {
+            run.fails(3, &[name, cause]); // at once: nobody ever writes to that FIFO
+        }
+    }
+    for run in writers(&home, "/dev/zero") {
+        run.fails(3, &["/dev/zero", "not a regular file"]);
+    }
+    assert!(!home.path("out").exists() && !home.path("out.record.json").exists());
+}
+
+#[test]
+fn models_that_hold_what_is_not_a_file() {
+    for (make, cause) in [
+        (
+            &(|home: &Home| symlink("config.json", home.path("model/link")).unwrap()) as &dyn Fn(&Home),
+            "symbolic links are not followed",
+        ),
+        (
+            &|home| assert!(Command::new("mkfifo").arg(home.path("model/fifo")).status().unwrap().success()),
+            "not a regular file",
+        ),
+        (
+            &|home| {
+                fs::write(
+                    home.path("model/").join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff")),
+                    "",
+                )
+                .unwrap()
+            },
+            "not UTF-8",
+        ),
+        (&|home| drop(home.write("model/a\\b", "")), "backslash"),
+    ] {
+        let home = Home::with_keys();
+        home.model("model", 50_000);
+        make(&home);
+        for run in writers(&home, &home.at("model")) {
+            run.fails(3, &["model/", cause]);
+        }
+        weightmark(["sign", &home.at("model"), "--key", &home.at("release.pem")]).fails(3, &[cause]);
+        assert!(!home.path("out").exists());
+    }
+}
+
+#[test]
+fn outputs_that_exist_or_equal_the_input_or_lie_inside_it() {
+    let home = Home::with_keys();
+    home.model("model", 50_000);
+    home.write("out/keep", "precious");
+    weightmark(["encrypt", &home.at("model"), "-r", &home.at("id.key.pub"), "-o", &home.at("model.enc")]).ok();
+    for input in ["model", "model.enc"] {
+        let verb = if input == "model" { 0 } else { 1 };
+        writers(&home, &home.at(input)).remove(verb).fails(3, &["out", "it exists already"]);
+    }
+    for run in writers(&home, &home.at("model")).into_iter().skip(2) {
+        run.fails(3, &["out", "it exists already"]);
+    }
+    assert_eq!(home.read("out/keep"), b"precious");
+
+    let same = home.at("model");
+    weightmark(["encrypt", &same, "-r", &home.at("id.key.pub"), "-o", &same]).fails(3, &["model", "it exists already"]);
+    let inside = home.at("model/enc");
+    weightmark(["encrypt", &same, "-r", &home.at("id.key.pub"), "-o", &inside]).fails(3, &["inside of the input"]);
+    weightmark(["embed", &same, "--owner-key", &home.at("owner.key"), "-o", &inside])
+        .fails(3, &["inside of the input"]);
+    let sealed = home.at("model.enc");
+    weightmark(["decrypt", &sealed, "-i", &home.at("id.key"), "-o", &format!("{sealed}/x")])
+        .fails(3, &["inside of the input"]);
+    weightmark(["keygen", "identity", "-o", &home.at("id.key")]).fails(3, &["id.key", "it exists already"]);
+    assert_eq!(fs::read_dir(home.path("model")).unwrap().count(), 3);
+    weightmark(["encrypt", &same, "-r", &home.at("id.key.pub"), "-o", &home.at("no/such/dir")])
+        .fails(3, &["no/such/dir"]);
+}
+
+#[test]
+fn files_that_are_not_what_they_should_be() {
+    let home = Home::with_keys();
+    let model = super::support::safetensors(weightmark::tensor::Dtype::F32, 50_000);
+    let embed =
+        |name: &str| weightmark(["embed", &home.at(name), "--owner-key", &home.at("owner.key"), "-o", &home.at("out")]);
+    home.write("cut.safetensors", &model[..model.len() - 1]);
+    embed("cut.safetensors").fails(3, &["cut.safetensors", "lies beyond the end"]);
+    home.write("long.safetensors", [model.as_slice(), b"x"].concat());
+    embed("long.safetensors").fails(3, &["long.safetensors", "1 bytes after"]);
+    home.write("bomb.safetensors", u64::MAX.to_le_bytes());
+    embed("bomb.safetensors").fails(3, &["bomb.safetensors", "over the limit"]);
+    home.write("text.bin", "this is no model at all");
+    embed("text.bin").fails(3, &["text.bin", "no tensor can carry a mark"]);
+    weightmark(["inspect", &home.at("text.bin")]).fails(3, &["text.bin", "not a model format"]);
+    weightmark(["decrypt", &home.at("text.bin"), "-i", &home.at("id.key"), "-o", &home.at("out")])
+        .fails(3, &["text.bin", "not encrypted by weightmark"]);
+    weightmark(["decrypt", &home.at("id.key.pub"), "-i", &home.at("id.key"), "-o", &home.at("out")])
+        .fails(3, &["not encrypted"]);
+    home.write("nan.safetensors", {
+        let mut bytes = model.clone();
+        let at = bytes.len() - 4096;
+        bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        bytes
+    });
+    embed("nan.safetensors").fails(3, &["nan.safetensors", "not finite"]);
+    embed("../nowhere").fails(3, &["cannot open"]);
+    home.write("folder/file", "x");
+    weightmark(["verify", &home.at("folder"), "--key", &home.at("release.pem.pub")])
+        .fails(1, &["folder", "no signature"]);
+    home.write("empty/.git/config", "x");
+    weightmark(["sign", &home.at("empty"), "--key", &home.at("release.pem")]).fails(3, &["empty", "no files"]);
+    assert!(!home.path("out").exists());
+}
+
+#[test]
+fn keys_that_are_missing_foreign_open_to_others_or_of_another_kind() {
+    let home = Home::with_keys();
+    home.write("data", "weights");
+    let (data, sealed, out) = (home.at("data"), home.at("data.wmenc"), home.at("out"));
+    weightmark(["encrypt", &data, "-r", &home.at("id.key.pub"), "-o", &sealed]).ok();
+    weightmark(["keygen", "identity", "-o", &home.at("other.key")]).ok();
+    let decrypt = |key: &str| weightmark(["decrypt", &sealed, "-i", &home.at(key), "-o", &out]);
+    decrypt("other.key").fails(4, &["data.wmenc", "none of the identities"]);
+    weightmark(["decrypt", &sealed, "-o", &out]).fails(4, &["data.wmenc", "no identity was given"]);
+    decrypt("missing.key").fails(3, &["missing.key", "cannot open"]);
+    decrypt("owner.key").fails(4, &["owner.key", "another kind of key"]);
+    decrypt("release.pem").fails(4, &["release.pem", "not a weightmark identity"]);
+    weightmark(["encrypt", &data, "-r", &home.at("id.key"), "-o", &out]).fails(4, &["id.key", "another kind of key"]);
+    weightmark(["encrypt", &data, "-r", "wmrecipient1qqqq", "-o", &out]).fails(4, &["--recipient", "mistyped"]);
+    weightmark(["sign", &data, "--key", &home.at("release.pem.pub")])
+        .fails(4, &["release.pem.pub", "readable by others"]);
+    weightmark(["sign", &data, "--key", &home.at("owner.key")]).fails(4, &["owner.key", "no private key"]);
+    weightmark(["verify", &data, "--key", &home.at("release.pem")]).fails(4, &["release.pem", "not a verifying key"]);
+    fs::set_permissions(home.path("id.key"), Permissions::from_mode(0o644)).unwrap();
+    decrypt("id.key").fails(4, &["id.key", "readable by others", "644"]);
+    assert!(!home.path("out").exists());
+}
+
+#[test]
+fn tampering_exits_1_and_leaves_nothing() {
+    let home = Home::with_keys();
+    home.model("model", 50_000);
+    let (sealed, out, key) = (home.at("sealed"), home.at("out"), home.at("id.key"));
+    weightmark(["encrypt", &home.at("model"), "-r", &home.at("id.key.pub"), "--context", "a@1", "-o", &sealed]).ok();
+    let decrypt = || weightmark(["decrypt", &sealed, "-i", &key, "-o", &out]);
+    weightmark(["decrypt", &sealed, "-i", &key, "--context", "a@2", "-o", &out])
+        .fails(1, &["bound to context \"a@1\""]);
+
+    let payload = "sealed/model.safetensors.wmenc";
+    let whole = home.read(payload);
+    let mut flipped = whole.clone();
+    flipped[100_000] ^= 1;
+    home.write(payload, &flipped);
+    decrypt().fails(1, &["model.safetensors.wmenc", "tampered: chunk 5"]);
+    home.write(payload, &whole[..whole.len() - 1]);
+    decrypt().fails(1, &["model.safetensors.wmenc", "does not authenticate"]);
+    home.write(payload, &whole);
+    home.write("sealed/extra.wmenc", &whole);
+    decrypt().fails(1, &["sealed", "unexpected encrypted file \"extra.wmenc\""]);
+    fs::remove_file(home.path("sealed/extra.wmenc")).unwrap();
+    fs::rename(home.path("sealed/config.json.wmenc"), home.path("config.json.wmenc")).unwrap();
+    decrypt().fails(1, &["sealed", "\"config.json\" is missing"]);
+    assert!(!home.path("out").exists());
+    assert!(!home.names().iter().any(|name| name.starts_with('.')), "{:?}", home.names());
+}
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let home = Home::with_keys();
+    let small = home.path("small");
+    fs::create_dir(&small).unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&small).output().unwrap();
+    if !mount.status.success() {
+        // without the right to mount: a limit on the size of files fails in the same place
+        home.write("data", vec![7; 2 << 20]);
+        let line = format!(
+            "ulimit -f 1024; trap '' XFSZ; exec {} encrypt {} -r {} -o {}",
+            env!("CARGO_BIN_EXE_weightmark"),
+            home.at("data"),
+            home.at("id.key.pub"),
+            home.at("small/out")
+        );
+        Run::of(Command::new("bash").args(["-c", &line])).fails(3, &["small/out", "cannot write"]);
+    } else {
+        home.write("data", vec![7; 2 << 20]);
+        let run = weightmark(["encrypt", &home.at("data"), "-r", &home.at("id.key.pub"), "-o", &home.at("small/out")]);
+        let left = fs::read_dir(&small).unwrap().count();
+        assert!(Command::new("umount").arg(&small).status().unwrap().success());
+        run.fails(3, &["small/out", "cannot write"]);
+        assert_eq!(left, 0);
+        return;
+    }
+    assert_eq!(fs::read_dir(&small).unwrap().count(), 0);
+}
+
+#[test]
+fn names_cannot_forge_the_output() {
+    let home = Home::with_keys();
+    let name = "evil\n\x1b[2Jweightmark: verified.safetensors";
+    home.write(&format!("model/{name}"), "not a model");
+    let run = weightmark(["inspect", &home.at("model")]);
+    assert_eq!(run.status, 3);
+    assert!(run.stderr.contains("evil\\u{a}\\u{1b}[2J") && !run.stderr.contains('\x1b'), "{:?}", run.stderr);
+}

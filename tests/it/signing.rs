@@ -1,0 +1,124 @@
+//! The verifier, against models that are not what was signed.
+
+use std::fs;
+
+use weightmark::error::VerifyError;
+use weightmark::keys::{Algorithm, SigningKey};
+use weightmark::signing::{Bundle, Manifest, Policy};
+use weightmark::{Error, Model};
+
+use super::support::Home;
+
+fn signed() -> (Home, SigningKey) {
+    let home = Home::new();
+    home.model("model", 50_000);
+    let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+    key.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().write(home.path("model/model.sig")).unwrap();
+    (home, key)
+}
+
+fn cause(result: Result<impl Sized, Error>) -> VerifyError {
+    match result {
+        Err(Error::Verify { cause, .. }) => cause,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+#[test]
+fn a_model_that_is_not_exactly_what_was_signed_is_refused() {
+    use VerifyError::*;
+    let (home, key) = signed();
+    let policy = Policy::require(key.verifying_key());
+    let verify = || policy.verify(home.path("model"));
+    assert_eq!(verify().unwrap().files(), 3);
+
+    let original = home.read("model/tokenizer/vocab.txt");
+    for i in 0..original.len() * 8 {
+        let mut flipped = original.clone();
+        flipped[i / 8] ^= 1 << (i % 8);
+        home.write("model/tokenizer/vocab.txt", flipped);
+        assert_eq!(cause(verify()), DigestMismatch { path: "tokenizer/vocab.txt".into() });
+    }
+    home.write("model/tokenizer/vocab.txt", &original);
+    for extra in ["modeling.py", ".hidden", "Config.json", "tokenizer/.x", "model.sig.bak", "tokenizer/.git/hooks"] {
+        home.write(&format!("model/{extra}"), "");
+        assert_eq!(cause(verify()), ExtraFile { path: extra.into() });
+        fs::remove_file(home.path("model").join(extra)).unwrap();
+    }
+    home.write("model/.git/config", "left out by OMS, and said so");
+    assert_eq!(verify().unwrap().ignored(), [".git/config"]);
+
+    fs::rename(home.path("model/config.json"), home.path("config.json")).unwrap();
+    assert_eq!(cause(verify()), MissingFile { path: "config.json".into() });
+    fs::rename(home.path("config.json"), home.path("model/config.json")).unwrap();
+    fs::rename(home.path("model/tokenizer"), home.path("model/other")).unwrap();
+    assert_eq!(cause(verify()), MissingFile { path: "tokenizer/vocab.txt".into() });
+    fs::rename(home.path("model/other"), home.path("model/tokenizer")).unwrap();
+
+    home.write("model/notes.txt", "ours");
+    assert_eq!(policy.clone().danger_ignore_path("notes.txt").verify(home.path("model")).unwrap().ignored().len(), 2);
+    assert_eq!(policy.clone().danger_ignore_unsigned_files().verify(home.path("model")).unwrap().files(), 3);
+    fs::remove_file(home.path("model/notes.txt")).unwrap();
+    fs::remove_file(home.path("model/model.sig")).unwrap();
+    assert_eq!(cause(verify()), NoSignature { path: "model.sig".into() });
+}
+
+#[test]
+fn only_the_keys_of_the_policy_count() {
+    let (home, key) = signed();
+    let other = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+    let found = key.verifying_key().id();
+    assert_eq!(
+        cause(Policy::require(other.verifying_key()).verify(home.path("model"))),
+        VerifyError::UntrustedKey { found }
+    );
+    Policy::require(other.verifying_key()).or(key.verifying_key()).verify(home.path("model")).unwrap();
+
+    // signed again by the attacker, under the publisher's name
+    let text = other.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().to_json();
+    let forged = text.replace(&other.verifying_key().id(), &key.verifying_key().id());
+    home.write("model/model.sig", forged);
+    assert_eq!(cause(Policy::require(key.verifying_key()).verify(home.path("model"))), VerifyError::BadSignature);
+}
+
+#[test]
+fn every_changed_byte_of_a_signature_file_is_refused_or_means_the_same() {
+    let (home, key) = signed();
+    let policy = Policy::require(key.verifying_key());
+    let whole = home.read("model/model.sig");
+    let tree = weightmark::io::tree::open(home.path("model")).unwrap();
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        let verified = Bundle::parse(&changed)
+            .is_ok_and(|bundle| policy.verify_tree(&*tree, &bundle, Some("model.sig"), &()).is_ok());
+        assert!(!verified, "byte {at}");
+    }
+    for end in 0..whole.len() {
+        assert!(Bundle::parse(&whole[..end]).is_err(), "{end}");
+    }
+}
+
+#[test]
+fn a_signed_model_is_not_opened_undecided_and_a_swapped_file_changes_nothing() {
+    let (home, key) = signed();
+    assert!(matches!(Model::options().open(home.path("model")), Err(Error::ApiMisuse(_))));
+    Model::options().danger_accept_unsigned().open(home.path("model")).unwrap();
+    let model = Model::options().policy(Policy::require(key.verifying_key())).open(home.path("model")).unwrap();
+    assert_eq!(model.verified().unwrap().files(), 3);
+    let before = model.tensor("a.weight").unwrap();
+    let evil = super::support::safetensors(weightmark::tensor::Dtype::F32, 100);
+    home.write("evil", evil);
+    fs::rename(home.path("evil"), home.path("model/model.safetensors")).unwrap();
+    assert_eq!(model.tensor("a.weight").unwrap(), before);
+}
+
+#[test]
+fn ed25519_signs_as_well() {
+    let home = Home::new();
+    home.model("model", 50_000);
+    let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
+    key.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().write(home.path("model/model.sig")).unwrap();
+    assert_eq!(Policy::require(key.verifying_key()).verify(home.path("model")).unwrap().signer(), &key.verifying_key());
+}

@@ -1,0 +1,188 @@
+//! The mark: found where it is, not found where it is not, whatever was done to the copy.
+
+use std::collections::BTreeMap;
+
+use weightmark::format::safetensors::{TensorData, read, to_bytes};
+use weightmark::io::{ReadAtExt, SliceAt};
+use weightmark::keys::OwnerKey;
+use weightmark::tensor::Dtype;
+use weightmark::watermark::{Detector, Evidence, Watermark};
+use weightmark::{Error, Model, error::WatermarkError};
+
+use super::support::{Home, Random, encode, safetensors};
+
+const WEIGHTS: usize = 600_000;
+
+/// A home with an original and a marked copy of it.
+fn marked(dtype: Dtype) -> (Home, OwnerKey) {
+    let home = Home::new();
+    let owner = OwnerKey::generate("Acme Ltd").unwrap();
+    home.write("original", safetensors(dtype, WEIGHTS));
+    Watermark::new(&owner).copy("copy-3").embed(home.path("original"), home.path("marked")).unwrap();
+    (home, owner)
+}
+
+fn detector<'a>(home: &Home, owner: &'a OwnerKey) -> Detector<'a> {
+    Detector::new(owner, home.path("original")).copies((1..=10).map(|i| format!("copy-{i}")))
+}
+
+/// The suspect made of the marked copy by changing its weights.
+fn attacked(home: &Home, owner: &OwnerKey, change: impl FnMut(f32) -> f32) -> Evidence {
+    let model = Model::options().open(home.path("marked")).unwrap();
+    let mut change = change;
+    let mut data = Vec::new();
+    for (_, info) in model.tensors() {
+        let values = model.tensor(&info.name).unwrap().to_f32().unwrap();
+        let bytes: Vec<u8> = values.into_iter().flat_map(|w| encode(info.dtype, f64::from(change(w)))).collect();
+        data.push((info, bytes));
+    }
+    let tensors: Vec<_> =
+        data.iter().map(|(i, bytes)| TensorData { name: &i.name, dtype: i.dtype, shape: &i.shape, bytes }).collect();
+    home.write("suspect", to_bytes(&tensors, &BTreeMap::new()).unwrap());
+    detector(home, owner).examine(home.path("suspect")).unwrap()
+}
+
+#[test]
+fn every_float_type_carries_the_mark() {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        let (home, owner) = marked(dtype);
+        let evidence = detector(&home, &owner).examine(home.path("marked")).unwrap();
+        assert!(evidence.log10_p() < -1000.0, "{dtype}: {}", evidence.log10_p());
+        assert_eq!(evidence.copy().unwrap().label, "copy-3", "{dtype}");
+        assert_eq!((evidence.tensors_matched(), evidence.tensors()), (2, 2));
+        let runner_up = &evidence.copies()[1];
+        assert!(runner_up.log10_p > -6.0, "{dtype}: innocent {runner_up:?}");
+
+        // same header, same untouched tensors
+        let (original, marked) = (home.read("original"), home.read("marked"));
+        let index = read(&SliceAt::new(&original)).unwrap();
+        assert_eq!(read(&SliceAt::new(&marked)).unwrap(), index);
+        let bias = index.tensor("b.bias").unwrap().span.clone();
+        let span = |bytes: &[u8]| SliceAt::new(bytes.to_vec()).read_span(bias.clone()).unwrap();
+        assert_eq!(span(&original), span(&marked));
+    }
+}
+
+#[test]
+fn the_mark_survives_what_thieves_do() {
+    let (home, owner) = marked(Dtype::F32);
+    let mut random = Random(1);
+    let noise = attacked(&home, &owner, |w| w + 0.1 * 0.05 * random.normal() as f32);
+    let pruned = attacked(&home, &owner, |w| if w.abs() < 0.034 { 0.0 } else { w });
+    let int8 = attacked(&home, &owner, |w| (w / 0.2 * 127.0).round() / 127.0 * 0.2);
+    let scaled = attacked(&home, &owner, |w| 3.5 * w);
+    for (name, evidence) in [("10 % noise", noise), ("half pruned", pruned), ("8-bit", int8), ("scaled", scaled)] {
+        assert!(evidence.is_detected(), "{name}: {}", evidence.log10_p());
+        assert_eq!(evidence.copy().map(|copy| copy.label.as_str()), Some("copy-3"), "{name}");
+    }
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is() {
+    let (home, owner) = marked(Dtype::F32);
+    let stranger = OwnerKey::generate("Acme Ltd").unwrap();
+    for (name, evidence) in [
+        ("another key", detector(&home, &stranger).examine(home.path("marked")).unwrap()),
+        ("the original", detector(&home, &owner).examine(home.path("original")).unwrap()),
+        ("another beacon", detector(&home, &owner).beacon("2").examine(home.path("marked")).unwrap()),
+        ("another strength", detector(&home, &owner).strength(0.02).examine(home.path("marked")).unwrap()),
+    ] {
+        assert!(evidence.log10_p() > -6.0 && !evidence.is_detected(), "{name}: {}", evidence.log10_p());
+        assert_eq!(evidence.copy(), None, "{name}");
+    }
+    home.write("other", {
+        let tensors = [TensorData { name: "x", dtype: Dtype::F32, shape: &[1], bytes: &[0; 4] }];
+        to_bytes(&tensors, &BTreeMap::new()).unwrap()
+    });
+    let evidence = detector(&home, &owner).examine(home.path("other")).unwrap();
+    assert_eq!((evidence.tensors_matched(), evidence.log10_p(), evidence.z()), (0, 0.0, 0.0));
+}
+
+/// The p-value is a bound: over many wrong keys it must not be small more often than it says.
+#[test]
+fn p_values_of_wrong_keys_are_not_too_small() {
+    let home = Home::new();
+    home.write("original", safetensors(Dtype::F32, 20_000));
+    let owner = OwnerKey::generate("Acme Ltd").unwrap();
+    Watermark::new(&owner).embed(home.path("original"), home.path("marked")).unwrap();
+    let (mut below, mut squares, keys) = (0, 0.0, 1000);
+    for _ in 0..keys {
+        let wrong = OwnerKey::generate("Acme Ltd").unwrap();
+        let evidence = Detector::new(&wrong, home.path("original")).examine(home.path("marked")).unwrap();
+        below += u32::from(evidence.log10_p() < -1.0);
+        squares += evidence.z() * evidence.z();
+    }
+    // expected at most 100; one run in a million sees more than 147. z has variance 1, give or take 0.045.
+    assert!(below <= 147, "{below} of {keys} below 0.1");
+    let variance = squares / f64::from(keys);
+    assert!((0.75..1.25).contains(&variance), "variance {variance}");
+}
+
+#[test]
+fn embedding_is_reproducible_and_copies_differ() {
+    let (home, owner) = marked(Dtype::BF16);
+    let embed = |label: &str, to: &str| {
+        let done = Watermark::new(&owner).copy(label).embed(home.path("original"), home.path(to)).unwrap();
+        (done, home.read(to))
+    };
+    let (done, again) = embed("copy-3", "again");
+    assert_eq!(again, home.read("marked"));
+    assert!((done.relative_distortion / done.strength - 1.0).abs() < 0.1, "{done:?}");
+    assert_ne!(embed("copy-4", "other").1, again);
+    let innocent = detector(&home, &owner).examine(home.path("other")).unwrap();
+    assert_eq!(innocent.copy().unwrap().label, "copy-4");
+}
+
+#[test]
+fn models_that_cannot_carry_a_mark_say_so() {
+    let home = Home::new();
+    let owner = OwnerKey::generate("Acme Ltd").unwrap();
+    let cause = |bytes: Vec<u8>, strength: f64| {
+        home.write("model", bytes);
+        match Watermark::new(&owner).strength(strength).embed(home.path("model"), home.path("out")) {
+            Err(Error::Watermark { cause, .. }) => cause,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(cause(safetensors(Dtype::F32, 128), 0.01), WatermarkError::NoCarrier);
+    assert_eq!(cause(safetensors(Dtype::F32, 20_000), 0.2), WatermarkError::Strength(0.2));
+    let norm = TensorData { name: "norm.weight", dtype: Dtype::F32, shape: &[64, 64], bytes: &[0; 16384] };
+    assert_eq!(cause(to_bytes(&[norm], &BTreeMap::new()).unwrap(), 0.01), WatermarkError::NoCarrier);
+    assert!(!home.path("out").exists());
+
+    home.write("twice/one.safetensors", safetensors(Dtype::F32, 20_000));
+    home.write("twice/two.safetensors", safetensors(Dtype::F32, 20_000));
+    let twice = Watermark::new(&owner).embed(home.path("twice"), home.path("out"));
+    assert!(matches!(twice, Err(Error::Watermark { cause: WatermarkError::AmbiguousTensor(_), .. })));
+}
+
+#[test]
+fn sharded_directories_stay_sharded_directories() {
+    let home = Home::new();
+    let owner = OwnerKey::generate("Acme Ltd").unwrap();
+    let whole = safetensors(Dtype::F32, WEIGHTS);
+    let source = SliceAt::new(&whole);
+    let mut map = BTreeMap::new();
+    for (i, tensor) in read(&source).unwrap().tensors().iter().enumerate() {
+        let bytes = source.read_span(tensor.span.clone()).unwrap();
+        let data = TensorData { name: &tensor.name, dtype: tensor.dtype, shape: &tensor.shape, bytes: &bytes };
+        let name = format!("model-{i}.safetensors");
+        home.write(&format!("model/{name}"), to_bytes(&[data], &BTreeMap::new()).unwrap());
+        map.insert(tensor.name.clone(), name);
+    }
+    home.write(
+        "model/model.safetensors.index.json",
+        serde_json::json!({"metadata": {}, "weight_map": map}).to_string(),
+    );
+    home.write("model/model.sig", "of the original: no longer true");
+    Watermark::new(&owner).embed(home.path("model"), home.path("marked")).unwrap();
+    assert!(!home.path("marked/model.sig").exists());
+    assert_eq!(home.read("marked/model.safetensors.index.json"), home.read("model/model.safetensors.index.json"));
+    let evidence = Detector::new(&owner, home.path("model")).examine(home.path("marked")).unwrap();
+    assert_eq!((evidence.is_detected(), evidence.tensors_matched()), (true, 2));
+
+    // the mark belongs to the weights, not to how they are cut into files
+    home.write("whole.safetensors", &whole);
+    let evidence = Detector::new(&owner, home.path("whole.safetensors")).examine(home.path("marked")).unwrap();
+    assert!(evidence.is_detected());
+}

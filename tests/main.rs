@@ -1,0 +1,17 @@
+//! One binary for all integration tests: through the public interface, the command line and real peer tools.
+//!
+//! Tests that need Python take its interpreter from `WEIGHTMARK_PYTHON`; `tests/run` sets it up and runs everything.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod it {
+    mod bad_input;
+    mod cli;
+    mod encryption;
+    mod interop;
+    mod minilm;
+    mod rooms;
+    mod signing;
+    mod support;
+    mod watermark;
+}
