@@ -7,6 +7,8 @@
 pub mod directory;
 pub mod safetensors;
 
+use std::path::{Path, PathBuf};
+
 pub use directory::ModelIndex;
 
 use crate::error::{Cause, FormatError, Result};
@@ -15,6 +17,17 @@ use crate::tensor::Index;
 
 /// The name of a signature inside of the model directory that it signs.
 pub const SIGNATURE_FILE: &str = "model.sig";
+
+/// Where the signature of the model at `model` lies unless somebody says otherwise: [`SIGNATURE_FILE`] in a directory,
+/// the path and `.sig` beside a file.
+pub fn signature_path(model: &Path) -> PathBuf {
+    if model.is_dir() {
+        return model.join(SIGNATURE_FILE);
+    }
+    let mut name = model.as_os_str().to_owned();
+    name.push(".sig");
+    name.into()
+}
 
 /// The formats that hold tensors.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -3,9 +3,9 @@
 //!
 //! | kind | secret | public | text |
 //! |---|---|---|---|
-//! | encryption | [`XWingIdentity`] | [`XWingRecipient`] | bech32m, `wmidentity1…` and `wmrecipient1…` |
-//! | signing | [`SigningKey`] | [`VerifyingKey`] | PEM, as OpenSSL writes it |
-//! | watermark | [`OwnerKey`] | [`OwnerId`] | bech32m, `wmowner1…` and `wmownerid1…` |
+//! | encryption | `XWingIdentity` | `XWingRecipient` | bech32m, `wmidentity1…` and `wmrecipient1…` |
+//! | signing | `SigningKey` | `VerifyingKey` | PEM, as OpenSSL writes it |
+//! | watermark | `OwnerKey` | `OwnerId` | bech32m, `wmowner1…` and `wmownerid1…` |
 //!
 //! Secrets are wiped from memory when dropped and have neither `Debug` nor `Clone`. Secret files are created for
 //! their owner alone (mode 0600), never overwritten, and refused when others can read them ([`mod@file`]).

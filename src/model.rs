@@ -28,13 +28,13 @@ pub use tensor::Tensor;
 #[cfg(feature = "encryption")]
 use crate::encryption::{DecryptedTree, Reader};
 use crate::error::{Cause, Error, FormatError, Result};
-use crate::format::{ModelIndex, SIGNATURE_FILE};
+use crate::format::{ModelIndex, SIGNATURE_FILE, signature_path};
 use crate::io::tree::{self, Held, Tree};
 use crate::io::{Progress, ReadAt};
 #[cfg(feature = "encryption")]
 use crate::keys::Identity;
 #[cfg(feature = "signing")]
-use crate::signing::{Policy, Verified};
+use crate::signing::{Bundle, Policy, Verified};
 use crate::tensor::TensorInfo;
 
 /// An open model.
@@ -168,27 +168,30 @@ impl OpenOptions {
 
     /// As [`open`](Self::open), watched by `progress`.
     pub fn open_with(self, path: impl AsRef<Path>, progress: &dyn Progress) -> Result<Model> {
+        let path = path.as_ref();
         let tree = Held::new(self.tree(path)?);
-        let is_signed = tree.entries().iter().any(|entry| entry.path == SIGNATURE_FILE);
         #[cfg(feature = "signing")]
-        {
-            let verified = match &self.policy {
-                Some(policy) => {
-                    Some(policy.verify_tree(&tree, &Policy::find(&tree)?, Some(SIGNATURE_FILE), progress)?)
-                }
-                None if is_signed && !self.accept_unsigned => return Err(UNDECIDED),
-                None => None,
-            };
-            Ok(Model { index: ModelIndex::read(&tree)?, tree, verified })
-        }
-        #[cfg(not(feature = "signing"))]
-        {
-            let _ = progress;
-            if is_signed && !self.accept_unsigned {
-                return Err(UNDECIDED);
+        let verified = match &self.policy {
+            Some(policy) if tree.is_single_file() => {
+                Some(policy.verify_tree(&tree, &Bundle::read(signature_path(path))?, None, progress)?)
             }
-            Ok(Model { index: ModelIndex::read(&tree)?, tree })
+            Some(policy) => Some(policy.verify_tree(&tree, &Policy::find(&tree)?, Some(SIGNATURE_FILE), progress)?),
+            None => None,
+        };
+        #[cfg(feature = "signing")]
+        let is_verified = verified.is_some();
+        #[cfg(not(feature = "signing"))]
+        let (is_verified, _) = (false, progress);
+        if !is_verified && !self.accept_unsigned && is_signed(path, &tree) {
+            let problem = "the model is signed: open it with a policy, or say danger_accept_unsigned()";
+            return Err(Error::ApiMisuse(problem));
         }
+        Ok(Model {
+            index: ModelIndex::read(&tree)?,
+            tree,
+            #[cfg(feature = "signing")]
+            verified,
+        })
     }
 
     /// The plaintext files of the model at `path`, decrypted as they are read. No signature is looked at.
@@ -223,5 +226,10 @@ impl OpenOptions {
     }
 }
 
-const UNDECIDED: Error =
-    Error::ApiMisuse("the model is signed: open it with a policy, or say danger_accept_unsigned()");
+/// Whether there is a signature in its usual place, good or bad.
+fn is_signed(path: &Path, tree: &dyn Tree) -> bool {
+    if tree.is_single_file() {
+        return signature_path(path).exists();
+    }
+    tree.entries().iter().any(|entry| entry.path == SIGNATURE_FILE)
+}

@@ -28,7 +28,7 @@ pub use bundle::Bundle;
 pub use manifest::{Manifest, Resource};
 pub use policy::{Policy, Verified};
 
-pub use crate::format::SIGNATURE_FILE;
+pub use crate::format::{SIGNATURE_FILE, signature_path};
 
 use crate::error::Result;
 use crate::keys::SigningKey;

@@ -30,13 +30,10 @@ pub(super) fn encode(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
 
 /// The bytes of a text that must have `prefix`; `wanted` names the kind of key in errors.
 pub(super) fn decode(prefix: &str, wanted: &'static str, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let malformed = |problem: String| KeyError::Malformed { wanted, problem };
-    let checked = CheckedHrpstring::new::<LongBech32m>(text).map_err(|_| {
-        let is_other = text.starts_with("wm") && !text.starts_with(&format!("{prefix}1"));
-        malformed(if is_other { "it is another kind of key".into() } else { "mistyped or cut short".into() })
-    })?;
+    let malformed = |problem: &str| KeyError::Malformed { wanted, problem: problem.into() };
+    let checked = CheckedHrpstring::new::<LongBech32m>(text).map_err(|_| malformed("no key text, or mistyped"))?;
     if checked.hrp().as_str() != prefix {
-        return Err(malformed("it is another kind of key".into()));
+        return Err(malformed("it is another kind of key"));
     }
     Ok(Zeroizing::new(checked.byte_iter().collect()))
 }

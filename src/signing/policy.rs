@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::bundle::Bundle;
 use super::manifest::{hash, is_ignored};
-use super::{SIGNATURE_FILE, statement};
+use super::{SIGNATURE_FILE, signature_path, statement};
 use crate::crypto;
 use crate::error::{Cause, Result, VerifyError};
 use crate::io::{Progress, Tree, tree};
@@ -50,9 +50,7 @@ impl Policy {
         let path = path.as_ref();
         let tree = tree::open(path)?;
         if tree.is_single_file() {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(".sig");
-            return self.verify_tree(&*tree, &Bundle::read(beside)?, None, &());
+            return self.verify_tree(&*tree, &Bundle::read(signature_path(path))?, None, &());
         }
         self.verify_tree(&*tree, &Self::find(&*tree)?, Some(SIGNATURE_FILE), &())
     }

@@ -115,6 +115,22 @@ fn a_signed_model_is_not_opened_undecided_and_a_swapped_file_changes_nothing() {
 }
 
 #[test]
+fn a_single_file_is_held_to_the_signature_beside_it() {
+    let (home, key) = signed();
+    let file = home.path("model/model.safetensors");
+    let policy = || Policy::require(key.verifying_key());
+    assert!(matches!(Model::options().policy(policy()).open(&file), Err(Error::Io { op: "open", .. })));
+    key.sign(&Manifest::of(&file).unwrap()).unwrap().write(home.path("model/model.safetensors.sig")).unwrap();
+    assert!(matches!(Model::options().open(&file), Err(Error::ApiMisuse(_))));
+    assert_eq!(Model::options().policy(policy()).open(&file).unwrap().verified().unwrap().files(), 1);
+    home.write("model/model.safetensors", super::support::safetensors(weightmark::tensor::Dtype::F32, 100));
+    assert_eq!(
+        cause(Model::options().policy(policy()).open(&file)),
+        VerifyError::DigestMismatch { path: "model.safetensors".into() }
+    );
+}
+
+#[test]
 fn ed25519_signs_as_well() {
     let home = Home::new();
     home.model("model", 50_000);

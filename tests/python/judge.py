@@ -131,8 +131,7 @@ def find_root(carriers: list[Tensor]) -> bytes:
 def find_mark(carriers: list[Tensor], root: bytes, args: argparse.Namespace) -> Mark:
     """Derive the parameters and the key (sections 3 and 4)."""
     half = sum(math.prod(t.shape) for t in carriers) // 2
-    strength = min(max(6.6 / math.sqrt(half), 0.0005), 0.01)
-    strength = strength if args.strength is None else args.strength
+    strength = args.strength or min(max(6.6 / math.sqrt(half), 0.0005), 0.01)
     group = 65536 if half >= 10_000_000 else max(4096, half // 300)
     cells = ((t.name, t.dtype, str(t.shape[0]), str(t.columns)) for t in carriers)
     table = digest("table", *chain.from_iterable(cells))
@@ -223,9 +222,8 @@ def judge_copies(mark: Mark, evidence: Floats, labels: list[str]) -> dict[str, f
     edge = math.asin(math.sqrt(1 / 6000))
     v = uniform(kdf(mark.key, "tardos-p"), "", CODE)
     odds = np.sin(edge + v * (math.pi / 2 - 2 * edge)) ** 2
-    signal, root_variance = evidence[0], np.sqrt(evidence[1])
-    y = np.divide(signal, root_variance, out=np.zeros(CODE), where=root_variance > 0)
-    limit = 4 * math.sqrt(np.square(y).mean())
+    y = np.divide(evidence[0], np.sqrt(evidence[1]), out=np.zeros(CODE), where=evidence[1] > 0)
+    limit = 4 * math.sqrt(np.square(y).mean())  # places without runs have y = 0 and count
     y = np.clip(y, -limit, limit)
     high, low = y * np.sqrt((1 - odds) / odds), -y * np.sqrt(odds / (1 - odds))
     steps = 0.05 * 1.06 ** np.arange(160) / math.sqrt(max(np.square(y).sum(), 1e-300))

@@ -1,11 +1,11 @@
 //! `sign`: writes an OMS signature.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 use weightmark::io::tree;
 use weightmark::keys::SigningKey;
-use weightmark::signing::{Manifest, SIGNATURE_FILE};
+use weightmark::signing::{Manifest, signature_path};
 
 use crate::cli::Sign;
 use crate::output::{Outcome, print};
@@ -13,7 +13,7 @@ use crate::progress::Bars;
 
 pub(crate) fn run(args: &Sign, json: bool, bars: &Bars) -> Outcome {
     let key = SigningKey::load(&args.key)?;
-    let signature = args.signature.clone().unwrap_or_else(|| default_place(&args.model));
+    let signature = args.signature.clone().unwrap_or_else(|| signature_path(&args.model));
     let inside = path_inside(&args.model, &signature);
     let ignore: Vec<&str> = args.ignore_paths.iter().map(String::as_str).chain(inside.as_deref()).collect();
     let manifest = Manifest::of_tree(&*tree::open(&args.model)?, &ignore, bars)?;
@@ -22,16 +22,6 @@ pub(crate) fn run(args: &Sign, json: bool, bars: &Bars) -> Outcome {
     let place = signature.display().to_string();
     let text = format!("{place}: {files} files signed by key {signer}\n");
     print(json, "sign", json!({"signature": place, "files": files, "signer": {"key": signer}}), &text)
-}
-
-/// Where the signature of a model lies unless the user says otherwise.
-pub(crate) fn default_place(model: &Path) -> PathBuf {
-    if model.is_dir() {
-        return model.join(SIGNATURE_FILE);
-    }
-    let mut name = model.as_os_str().to_owned();
-    name.push(".sig");
-    name.into()
 }
 
 /// The path of the signature relative to the model, if it lies inside of it.

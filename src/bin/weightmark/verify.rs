@@ -6,14 +6,14 @@ use serde_json::json;
 use weightmark::error::{Code, Printable};
 use weightmark::io::Tree;
 use weightmark::keys::VerifyingKey;
-use weightmark::signing::{Bundle, Policy, SIGNATURE_FILE, Verified};
+use weightmark::signing::{Bundle, Policy, SIGNATURE_FILE, Verified, signature_path};
 use weightmark::{Error, Result};
 
 use crate::cli::Verify;
 use crate::decrypt;
 use crate::output::{Outcome, print};
 use crate::progress::Bars;
-use crate::sign::{default_place, path_inside};
+use crate::sign::path_inside;
 
 pub(crate) fn run(args: &Verify, json: bool, bars: &Bars) -> Outcome {
     match verify(args, bars) {
@@ -48,7 +48,7 @@ fn signature(args: &Verify, tree: &dyn Tree) -> Result<(Bundle, Option<String>)>
     match &args.signature {
         None if !tree.is_single_file() => Ok((Policy::find(tree)?, Some(SIGNATURE_FILE.to_owned()))),
         named => {
-            let place = named.clone().unwrap_or_else(|| default_place(&args.model));
+            let place = named.clone().unwrap_or_else(|| signature_path(&args.model));
             Ok((Bundle::read(&place)?, path_inside(&args.model, &place)))
         }
     }
