@@ -1,4 +1,5 @@
-//! How fast it is, beside what it can be compared with, in one run: `cargo bench --features full`.
+//! How fast it is, beside what it can be compared with, in one run: `cargo bench --features full [-- MODEL]`, where MODEL
+//! is a safetensors file, and 256 MiB of random weights otherwise.
 //!
 //! Contestants take turns, the fastest of several turns is kept, and what counts is the ratio to the first: machines
 //! differ, and are noisy. Files lie in the page cache. Writing ends with an `fsync` here, and does not in `cp` and
@@ -22,6 +23,7 @@ use weightmark::watermark::{Detector, Watermark};
 type Outcome = Result<(), Box<dyn Error>>;
 type Contestant<'a> = (&'a str, Box<dyn FnMut() -> Outcome + 'a>);
 
+/// Bytes of the model made here.
 const SIZE: u64 = 256 << 20;
 const TURNS: usize = 7;
 
@@ -29,7 +31,11 @@ fn main() -> Outcome {
     let home = tempfile::tempdir()?;
     let path = |name: &str| home.path().join(name);
     let text = |name: &str| path(name).display().to_string();
-    write_model(&path("model"))?;
+    match std::env::args().skip(1).find(|arg| !arg.starts_with("--")) {
+        Some(own) => fs::copy(own, path("model")).map(|_| ())?,
+        None => write_model(&path("model"))?,
+    }
+    let size = fs::metadata(path("model"))?.len();
     let identity = XWingIdentity::generate()?;
     identity.save(path("id.key"))?;
     Encryptor::to([identity.recipient()]).encrypt(path("model"), path("model.wmenc"))?;
@@ -39,13 +45,14 @@ fn main() -> Outcome {
         run("age", &["-R", &text("age.pub"), "-o", &text("model.age"), &text("model")])?;
     }
     let binary = env!("CARGO_BIN_EXE_weightmark");
-    println!("{} MiB, {} threads, fastest of {TURNS} turns", SIZE >> 20, rayon::current_num_threads());
+    println!("{} MiB, {} threads, fastest of {TURNS} turns", size >> 20, rayon::current_num_threads());
 
     let (plain, sealed) =
         (FileAt::open(path("model"))?, Reader::open(FileAt::open(path("model.wmenc"))?, &[&identity])?);
-    let warm = RefCell::new(vec![1; SIZE as usize]);
+    let warm = RefCell::new(vec![1; size as usize]);
     compare(
         "read everything into a warm buffer, one thread for pread",
+        size,
         [
             ("pread", Box::new(|| Ok(plain.read_at(0, &mut warm.borrow_mut())?)) as Box<dyn FnMut() -> Outcome>),
             ("weightmark", Box::new(|| Ok(sealed.read_at(0, &mut warm.borrow_mut())?))),
@@ -65,7 +72,7 @@ fn main() -> Outcome {
     if has_age {
         contest.push(("age", Box::new(|| to_new("age", &["-R", &text("age.pub"), "-o", &new, &model]))));
     }
-    compare("encrypt, file to file", contest)?;
+    compare("encrypt, file to file", size, contest)?;
 
     let (secret, encrypted) = (text("id.key"), text("model.wmenc"));
     let mut contest: Vec<Contestant<'_>> = vec![
@@ -76,12 +83,13 @@ fn main() -> Outcome {
         contest
             .push(("age", Box::new(|| to_new("age", &["-d", "-i", &text("age.key"), "-o", &new, &text("model.age")]))));
     }
-    compare("decrypt, file to file", contest)?;
+    compare("decrypt, file to file", size, contest)?;
 
     let owner = OwnerKey::generate("Acme Ltd")?;
     Watermark::new(&owner).embed(path("model"), path("marked"))?;
     compare(
         "look at every byte",
+        size,
         [
             ("pread", Box::new(|| Ok(plain.read_at(0, &mut warm.borrow_mut())?)) as Box<dyn FnMut() -> Outcome>),
             ("sha256sum", Box::new(|| run("sha256sum", &[&model]))),
@@ -99,7 +107,7 @@ fn main() -> Outcome {
 }
 
 /// Lets contestants take turns, and prints what the fastest turn of each took, and its ratio to the first.
-fn compare<'a>(title: &str, contestants: impl IntoIterator<Item = Contestant<'a>>) -> Outcome {
+fn compare<'a>(title: &str, size: u64, contestants: impl IntoIterator<Item = Contestant<'a>>) -> Outcome {
     let mut contestants: Vec<_> = contestants.into_iter().map(|(name, run)| (name, run, Duration::MAX)).collect();
     for _ in 0..TURNS {
         for (_, run, best) in &mut contestants {
@@ -112,7 +120,7 @@ fn compare<'a>(title: &str, contestants: impl IntoIterator<Item = Contestant<'a>
     let first = contestants.first().map_or(1.0, |(_, _, best)| best.as_secs_f64());
     for (name, _, best) in &contestants {
         let seconds = best.as_secs_f64();
-        let speed = SIZE as f64 / seconds / f64::from(1 << 30);
+        let speed = size as f64 / seconds / f64::from(1 << 30);
         println!("  {name:<12} {:>8.1} ms  {speed:>6.2} GiB/s  x {:.2}", 1000.0 * seconds, seconds / first);
     }
     Ok(())

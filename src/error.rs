@@ -234,6 +234,9 @@ pub enum WatermarkError {
     /// The same tensor name stands in two files of the model.
     #[error("tensor {0:?} stands in two files")]
     AmbiguousTensor(String),
+    /// A copy is labelled with nothing, with more than 255 bytes, or with what would not survive a list of labels.
+    #[error("label {0:?} is empty, too long, or has blanks around it or control characters in it")]
+    Label(String),
     /// No tensor is fit to carry a mark.
     #[error("no tensor can carry a mark: it takes floating-point matrices of at least 4096 weights")]
     NoCarrier,

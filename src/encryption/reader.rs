@@ -167,7 +167,7 @@ pub fn decrypt(
         let reader = Reader::open(source.open("")?, identities)?;
         context.map_or(Ok(()), |context| reader.expect_context(context))?;
         progress.begin("decrypt", reader.size());
-        return write_plaintext(&reader, output.as_ref(), progress);
+        return write_plaintext(&reader, AtomicFile::create(output, Access::Private)?, progress);
     }
     let source = DecryptedTree::open(source, identities)?;
     context.map_or(Ok(()), |context| source.expect_context(context))?;
@@ -179,13 +179,12 @@ fn decrypt_tree(source: &DecryptedTree, output: &Path, progress: &dyn Progress) 
     let dir = AtomicDir::create(output)?;
     progress.begin("decrypt", source.total_size());
     for entry in source.entries() {
-        write_plaintext(&source.open(&entry.path)?, &dir.place(&entry.path)?, progress)?;
+        write_plaintext(&source.open(&entry.path)?, dir.file(&entry.path, Access::Private)?, progress)?;
     }
     dir.commit(Access::Private)
 }
 
-fn write_plaintext(source: &dyn ReadAt, output: &Path, progress: &dyn Progress) -> Result<()> {
-    let file = AtomicFile::create(output, Access::Private)?;
+fn write_plaintext(source: &dyn ReadAt, file: AtomicFile, progress: &dyn Progress) -> Result<()> {
     file.set_size(source.size())?;
     let batch = (BATCH * CHUNK) as u64;
     (0..source.size().div_ceil(batch)).into_par_iter().try_for_each_init(Vec::new, |buf, i| {

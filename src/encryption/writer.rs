@@ -86,12 +86,14 @@ impl Encryptor {
         for entry in source.entries() {
             let plaintext = source.open(&entry.path)?;
             files.push(FileEntry { path: entry.path.clone(), size: plaintext.size() });
-            let file = AtomicFile::create(dir.place(&format!("{}{EXTENSION}", entry.path))?, Access::Shared)?;
+            let file = dir.file(&format!("{}{EXTENSION}", entry.path), Access::Shared)?;
             self.write_file(&*plaintext, &key, &entry.path, Header::with_key_id(&key), file, progress)?;
         }
         let envelope = Envelope::seal(&key, &self.recipients, &self.context, None, Some(files))?;
         let header = Header::with_envelope(MAGIC_KEYS, &envelope, &key)?;
-        AtomicFile::write(dir.place(KEYS_FILE)?, Access::Shared, &header)?;
+        let keys = dir.file(KEYS_FILE, Access::Shared)?;
+        keys.write_at(0, &header)?;
+        keys.commit()?;
         dir.commit(Access::Shared)
     }
 

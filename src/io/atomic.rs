@@ -5,7 +5,7 @@
 //! An output that exists already is never replaced.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,10 @@ pub enum Access {
 pub struct AtomicFile {
     temporary: NamedTempFile,
     path: PathBuf,
+    /// What messages call it: its name in the end.
+    shown: PathBuf,
+    /// Within an [`AtomicDir`], which makes all names durable at once.
+    nested: bool,
 }
 
 impl AtomicFile {
@@ -40,25 +44,25 @@ impl AtomicFile {
             .permissions(Permissions::from_mode(mode))
             .tempfile_in(parent(path))
             .map_err(|e| Error::io("create", path, e))?;
-        Ok(Self { temporary, path: path.to_owned() })
+        Ok(Self { temporary, path: path.to_owned(), shown: path.to_owned(), nested: false })
     }
 
     /// Sets the size, so that parts can be written in any order and a full disk shows early.
     pub fn set_size(&self, size: u64) -> Result<()> {
-        self.temporary.as_file().set_len(size).map_err(|e| Error::io("write", &self.path, e))
+        self.temporary.as_file().set_len(size).map_err(|e| Error::io("write", &self.shown, e))
     }
 
     /// Writes all of `bytes` at `offset`. Threads may write different parts at once.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.temporary.as_file().write_all_at(bytes, offset).map_err(|e| Error::io("write", &self.path, e))
+        self.temporary.as_file().write_all_at(bytes, offset).map_err(|e| Error::io("write", &self.shown, e))
     }
 
     /// Makes the file durable and gives it its name, unless something has taken the name meanwhile.
     pub fn commit(self) -> Result<()> {
-        let Self { temporary, path } = self;
-        temporary.as_file().sync_all().map_err(|e| Error::io("write", &path, e))?;
-        temporary.persist_noclobber(&path).map_err(|e| Error::io("create", &path, e.error))?;
-        sync_directory(parent(&path))
+        let Self { temporary, path, shown, nested } = self;
+        temporary.as_file().sync_all().map_err(|e| Error::io("write", &shown, e))?;
+        temporary.persist_noclobber(&path).map_err(|e| Error::io("create", &shown, e.error))?;
+        if nested { Ok(()) } else { sync_directory(parent(&path)) }
     }
 
     /// Writes a whole small file.
@@ -66,23 +70,6 @@ impl AtomicFile {
         let file = Self::create(path, access)?;
         file.write_at(0, bytes)?;
         file.commit()
-    }
-
-    /// Writes a whole small file in place of one that may be there: readers see the old or the new one.
-    pub fn replace(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-        let path = path.as_ref();
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new()
-                .prefix(".weightmark-")
-                .permissions(Permissions::from_mode(0o666))
-                .tempfile_in(parent(path))?;
-            file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        };
-        write().map_err(|e| Error::io("write", path, e))?;
-        sync_directory(parent(path))
     }
 }
 
@@ -112,11 +99,12 @@ impl AtomicDir {
         self.temporary.path()
     }
 
-    /// The place of `relative` (a `/`-separated path) inside, with the directories above it created.
-    pub fn place(&self, relative: &str) -> Result<PathBuf> {
+    /// Starts a file inside, at `relative` (a `/`-separated path), and makes the directories above it.
+    pub fn file(&self, relative: &str, access: Access) -> Result<AtomicFile> {
         let place = self.path().join(relative);
-        fs::create_dir_all(parent(&place)).map_err(|e| Error::io("create", &place, e))?;
-        Ok(place)
+        let shown = self.path.join(relative);
+        fs::create_dir_all(parent(&place)).map_err(|e| Error::io("create", &shown, e))?;
+        Ok(AtomicFile { shown, nested: true, ..AtomicFile::create(place, access)? })
     }
 
     /// Gives the directory its name, readable as `access` says, unless something has taken the name meanwhile.
@@ -217,7 +205,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("model");
         let dir = AtomicDir::create(&path).unwrap();
-        AtomicFile::write(dir.place("a/b/c").unwrap(), Access::Shared, b"x").unwrap();
+        let file = dir.file("a/b/c", Access::Shared).unwrap();
+        file.write_at(0, b"x").unwrap();
+        file.commit().unwrap();
         assert!(!path.exists());
         dir.commit(Access::Private).unwrap();
         assert_eq!(fs::read(path.join("a/b/c")).unwrap(), b"x");

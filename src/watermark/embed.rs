@@ -10,7 +10,7 @@ use super::carrier::{Block, Displacement, Original, copy_amplitude, is_rounded};
 use super::fingerprint::{CODE_LEN, Code};
 use super::keystream::{Key, Role};
 use crate::crypto;
-use crate::error::Result;
+use crate::error::{Cause, Result, WatermarkError};
 use crate::format::{ModelIndex, SIGNATURE_FILE};
 use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
 use crate::io::progress::{Progress, step};
@@ -93,6 +93,9 @@ impl<'a> Watermark<'a> {
 
     /// As [`embed_with`](Self::embed_with), from any tree.
     pub fn embed_tree(&self, tree: &dyn Tree, marked: &Path, progress: &dyn Progress) -> Result<Embedded> {
+        if let Some(label) = self.copy.as_ref().filter(|label| !is_label(label)) {
+            return Err(WatermarkError::Label(label.clone()).on(tree.name()));
+        }
         let index = ModelIndex::read(tree)?;
         let original = Original::new(tree, &index, self.strength)?;
         let root = original.root(progress)?;
@@ -108,7 +111,7 @@ impl<'a> Watermark<'a> {
             progress.begin("mark", tree.total_size());
             let mut distortion = Distortion::default();
             for entry in tree.entries().iter().filter(|entry| entry.path != SIGNATURE_FILE) {
-                let file = AtomicFile::create(dir.place(&entry.path)?, Access::Shared)?;
+                let file = dir.file(&entry.path, Access::Shared)?;
                 distortion.add(marker.write_file(tree, &entry.path, file, progress)?);
             }
             dir.commit(Access::Shared)?;
@@ -201,6 +204,11 @@ impl Marker<'_> {
             copy: watermark.copy.clone(),
         }
     }
+}
+
+/// Whether a label can stand in a list, one a line.
+fn is_label(label: &str) -> bool {
+    (1..=255).contains(&label.len()) && label.trim() == label && !label.contains(char::is_control)
 }
 
 /// Sums of squares of the change and of the weights.

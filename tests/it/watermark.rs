@@ -148,6 +148,10 @@ fn models_that_cannot_carry_a_mark_say_so() {
     assert_eq!(cause(safetensors(Dtype::F32, 20_000), 0.2), WatermarkError::Strength(0.2));
     let norm = TensorData { name: "norm.weight", dtype: Dtype::F32, shape: &[64, 64], bytes: &[0; 16384] };
     assert_eq!(cause(to_bytes(&[norm], &BTreeMap::new()).unwrap(), 0.01), WatermarkError::NoCarrier);
+    for label in ["", " a", "a\nb", &"a".repeat(256)] {
+        let labelled = Watermark::new(&owner).copy(label).embed(home.path("model"), home.path("out"));
+        assert!(matches!(labelled, Err(Error::Watermark { cause: WatermarkError::Label(_), .. })), "{label:?}");
+    }
     assert!(!home.path("out").exists());
 
     home.write("twice/one.safetensors", safetensors(Dtype::F32, 20_000));
