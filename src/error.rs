@@ -21,27 +21,27 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// An encrypted artifact cannot be opened or is not what was expected.
-    #[error("{}: {cause}", Printable(.name))]
+    #[error("{}", Printable(&format!("{name}: {cause}")))]
     #[allow(missing_docs)]
     Encryption { name: String, cause: EncryptionError },
     /// A file is not a well-formed model artifact.
-    #[error("{}: {cause}", Printable(.name))]
+    #[error("{}", Printable(&format!("{name}: {cause}")))]
     #[allow(missing_docs)]
     Format { name: String, cause: FormatError },
     /// The operating system refused.
-    #[error("{}: cannot {op}: {source}", Printable(.name))]
+    #[error("{}", Printable(&format!("{name}: cannot {op}: {source}")))]
     #[allow(missing_docs)]
     Io { op: &'static str, name: String, source: std::io::Error },
     /// A key cannot be read, written or used here.
-    #[error("{}: {cause}", Printable(.name))]
+    #[error("{}", Printable(&format!("{name}: {cause}")))]
     #[allow(missing_docs)]
     Key { name: String, cause: KeyError },
     /// A signature, or the model under it, is not what the verifier requires.
-    #[error("{}: {cause}", Printable(.name))]
+    #[error("{}", Printable(&format!("{name}: {cause}")))]
     #[allow(missing_docs)]
     Verify { name: String, cause: VerifyError },
     /// A model cannot carry or show a watermark.
-    #[error("{}: {cause}", Printable(.name))]
+    #[error("{}", Printable(&format!("{name}: {cause}")))]
     #[allow(missing_docs)]
     Watermark { name: String, cause: WatermarkError },
 }
@@ -76,11 +76,14 @@ pub enum EncryptionError {
     /// The file was encrypted under another key than the directory that holds it.
     #[error("foreign: encrypted under another key than the directory that holds it")]
     ForeignFile,
+    /// An encrypted artifact was expected, and this one is plaintext.
+    #[error("expected to be encrypted, and it is not")]
+    ExpectedEncrypted,
     /// A file listed in the envelope is missing.
     #[error("encrypted file {path:?} is missing")]
     #[allow(missing_docs)]
     MissingFile { path: String },
-    /// An encrypted artifact was expected and this is none.
+    /// Not an encrypted artifact at all.
     #[error("not encrypted by weightmark")]
     NotEncrypted,
     /// The length is impossible for a whole file: bytes were cut or added.
@@ -240,8 +243,8 @@ pub enum WatermarkError {
     /// No tensor is fit to carry a mark.
     #[error("no tensor can carry a mark: it takes floating-point matrices of at least 4096 weights")]
     NoCarrier,
-    /// A weight is infinite or not a number.
-    #[error("tensor {0:?} holds weights that are not finite")]
+    /// A weight is infinite, not a number, or beyond 2^128.
+    #[error("tensor {0:?} holds weights that are not finite, or beyond 2^128")]
     NotFinite(String),
     /// The strength is outside of the range that makes sense.
     #[error("strength {0} is outside of 0.00001 to 0.1")]

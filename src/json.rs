@@ -1,19 +1,70 @@
-//! Strict JSON: an object that names a key twice is refused, so that no two parsers can see two documents in one.
+//! Strict JSON, read straight into types: what two parsers could read in two ways is refused.
 //!
-//! Depth is bounded by `serde_json` (128 levels), size by the callers, who cap before they read.
+//! `serde` alone takes a list for a struct, and `serde_json` the last of two equal keys; the types here do not. Nothing
+//! builds a tree of a document that nobody vouches for, so memory stays in proportion to what is kept of it. Depth is
+//! bounded by `serde_json` (128 levels), size by the callers, who cap before they read.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Number, Value};
 
-/// Parses a whole document into `T`, refusing duplicate keys at every level.
+/// Parses a whole document, one object, into `T`.
 #[cfg_attr(not(any(feature = "encryption", feature = "signing")), allow(dead_code))]
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let Strict(value) = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    serde_json::from_value(value).map_err(|e| e.to_string())
+    serde_json::from_slice(bytes).map(|Object(value)| value).map_err(|e| e.to_string())
+}
+
+/// A struct that is written as an object, and not as a list of its fields.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(access)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// A list of at most `N` elements.
+#[derive(Clone, Debug)]
+pub(crate) struct AtMost<T, const N: usize>(pub(crate) Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for AtMost<T, N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T, const N: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for List<T, N> {
+            type Value = AtMost<T, N>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {N}")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<AtMost<T, N>, A::Error> {
+                let mut list = Vec::new();
+                while let Some(element) = access.next_element()? {
+                    if list.len() == N {
+                        return Err(de::Error::invalid_length(N + 1, &self));
+                    }
+                    list.push(element);
+                }
+                Ok(AtMost(list))
+            }
+        }
+        deserializer.deserialize_seq(List(PhantomData))
+    }
 }
 
 /// A map that refuses to name a key twice, escapes resolved.
@@ -49,7 +100,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for UniqueMap<V> {
     }
 }
 
-struct Duplicate<'a>(&'a str);
+pub(crate) struct Duplicate<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Duplicate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,8 +108,10 @@ impl fmt::Display for Duplicate<'_> {
     }
 }
 
-/// Any JSON value, read strictly.
-struct Strict(Value);
+/// Any JSON value as a tree, read strictly: for documents that are authenticated already.
+#[cfg_attr(not(feature = "signing"), allow(dead_code))]
+#[derive(Debug)]
+pub(crate) struct Strict(pub(crate) Value);
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -95,7 +148,7 @@ impl<'de> Deserialize<'de> for Strict {
                 Ok(Strict(list.into()))
             }
             fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Strict, A::Error> {
-                let UniqueMap::<Strict>(map) = UniqueMap::deserialize(de::value::MapAccessDeserializer::new(access))?;
+                let UniqueMap::<Strict>(map) = UniqueMap::deserialize(MapAccessDeserializer::new(access))?;
                 let map: Map<String, Value> = map.into_iter().map(|(key, Strict(value))| (key, value)).collect();
                 Ok(Strict(map.into()))
             }
@@ -110,10 +163,23 @@ mod tests {
 
     #[test]
     fn duplicates_are_refused_at_every_level() {
-        assert!(parse::<Value>(br#"{"a":[{"b":1.5,"c":null}],"d":true,"e":-1}"#).is_ok());
+        let parse = |text: &[u8]| serde_json::from_slice::<Strict>(text);
+        assert!(parse(br#"{"a":[{"b":1.5,"c":null}],"d":true,"e":-1}"#).is_ok());
         for text in [r#"{"a":1,"a":2}"#, r#"[{"x":{"a":1,"\u0061":1}}]"#, "[1] x", "", "{\"a\":1,}", "\u{feff}{}"] {
-            assert!(parse::<Value>(text.as_bytes()).is_err(), "{text}");
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
-        assert!(parse::<Value>("[".repeat(20_000).as_bytes()).is_err());
+        assert!(parse("[".repeat(20_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_struct_is_an_object_and_a_bounded_list_is_bounded() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Point {
+            x: AtMost<u8, 2>,
+        }
+        assert_eq!(parse::<Point>(br#"{"x":[1,2]}"#).unwrap().x.0, [1, 2]);
+        for text in ["[[1]]", r#"{"x":[1,2,3]}"#, r#"{"x":[1],"x":[1]}"#, r#"{"x":{}}"#] {
+            assert!(parse::<Point>(text.as_bytes()).is_err(), "{text}");
+        }
     }
 }

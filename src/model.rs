@@ -215,7 +215,7 @@ impl OpenOptions {
             }
         }
         if self.expect_encrypted {
-            return Err(EncryptionError::NotEncrypted.on(tree.name()));
+            return Err(EncryptionError::ExpectedEncrypted.on(tree.name()));
         }
         Ok(tree)
     }

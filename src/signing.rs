@@ -30,12 +30,12 @@ pub use policy::{Policy, Verified};
 
 pub use crate::format::{SIGNATURE_FILE, signature_path};
 
-use crate::error::Result;
+use crate::error::{Cause, Result};
 use crate::keys::SigningKey;
 
 impl SigningKey {
     /// Signs a manifest: an in-toto statement in a DSSE envelope in a sigstore bundle, as OMS describes.
     pub fn sign(&self, manifest: &Manifest) -> Result<Bundle> {
-        Ok(Bundle::seal(self, statement::to_json(manifest)))
+        Bundle::seal(self, &statement::to_json(manifest)).map_err(|cause| cause.on(manifest.name()))
     }
 }

@@ -80,7 +80,7 @@ impl TensorInfo {
 
     /// Number of elements. Format readers have checked that the product fits.
     pub fn elements(&self) -> u64 {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |product, dim| product.saturating_mul(*dim))
     }
 
     /// Size in bytes.
@@ -91,7 +91,7 @@ impl TensorInfo {
     /// The tensor as a matrix `[rows, columns]`: the first dimension against all others.
     pub fn matrix(&self) -> (u64, u64) {
         match self.shape.split_first() {
-            Some((rows, rest)) => (*rows, rest.iter().product()),
+            Some((rows, rest)) => (*rows, rest.iter().fold(1, |product, dim| product.saturating_mul(*dim))),
             None => (1, 1),
         }
     }

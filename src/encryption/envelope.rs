@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::KEYS_FILE;
 use crate::crypto::{self, label};
 use crate::error::{Cause, EncryptionError, KeyError, Result};
 use crate::io::{Entry, ReadAt, ReadAtExt, tree};
-use crate::json;
+use crate::json::{self, Object};
 use crate::keys::{Identity, InputKey, Recipient, Stanza};
 
 /// A file with its own envelope, or (envelope length 0) a file of an encrypted directory.
@@ -21,6 +20,8 @@ const MAX_RECIPIENTS: usize = 4096;
 const ALIGNMENT: usize = 4096;
 const MAC: usize = 32;
 const KEY_ID: usize = 16;
+/// What to say of a file whose envelope stands elsewhere.
+pub(super) const OF_DIRECTORY: &str = "the file belongs to an encrypted directory: open the directory";
 
 /// What stands in the envelope, in clear but authenticated.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -31,7 +32,7 @@ pub(super) struct Envelope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) files: Option<Vec<FileEntry>>,
+    pub(super) files: Option<Vec<Object<FileEntry>>>,
     pub(super) recipients: Vec<Stanza>,
 }
 
@@ -50,7 +51,7 @@ impl Envelope {
         recipients: &[Box<dyn Recipient>],
         context: &str,
         path: Option<String>,
-        files: Option<Vec<FileEntry>>,
+        files: Option<Vec<Object<FileEntry>>>,
     ) -> Result<Self> {
         let recipients = recipients.iter().map(|recipient| recipient.wrap(key)).collect::<Result<_>>()?;
         Ok(Self { suite: SUITE.into(), context: context.into(), path, files, recipients })
@@ -61,8 +62,14 @@ impl Envelope {
         if identities.is_empty() {
             return Err(KeyError::Wanted.on(name));
         }
-        let mut opened = self.recipients.iter().flat_map(|stanza| identities.iter().filter_map(|i| i.unwrap(stanza)));
-        opened.next().unwrap_or_else(|| Err(KeyError::NoMatch.on(name)))
+        let mut is_ours = false;
+        for opened in self.recipients.iter().flat_map(|stanza| identities.iter().filter_map(|i| i.unwrap(stanza))) {
+            if opened.is_ok() {
+                return opened;
+            }
+            is_ours = true;
+        }
+        Err(if is_ours { EncryptionError::EnvelopeTampered.on(name) } else { KeyError::NoMatch.on(name) })
     }
 
     fn parse(bytes: &[u8], of_directory: bool) -> Result<Self, EncryptionError> {
@@ -77,10 +84,10 @@ impl Envelope {
         match (&envelope.path, &envelope.files, of_directory) {
             (Some(path), None, false) if tree::is_canonical(path) => {}
             (None, Some(files), true) => {
-                if !files.iter().all(|file| tree::is_canonical(&file.path)) {
+                if !files.iter().all(|Object(file)| tree::is_canonical(&file.path)) {
                     return Err(bad("a path is not canonical"));
                 }
-                if !files.is_sorted_by(|a, b| a.path < b.path) {
+                if !files.is_sorted_by(|a, b| a.0.path < b.0.path) {
                     return Err(bad("paths are not in order"));
                 }
             }
@@ -108,8 +115,12 @@ pub(super) enum Body {
 
 impl Header {
     /// The bytes of a header that holds an envelope, padded.
-    pub(super) fn with_envelope(magic: &[u8; 16], envelope: &Envelope, key: &InputKey) -> Result<Vec<u8>> {
-        let too_large = || EncryptionError::BadEnvelope("too many files or recipients".into()).on(KEYS_FILE);
+    pub(super) fn with_envelope(
+        magic: &[u8; 16],
+        envelope: &Envelope,
+        key: &InputKey,
+    ) -> Result<Vec<u8>, EncryptionError> {
+        let too_large = || EncryptionError::BadEnvelope("too many files or recipients for 4 MiB".into());
         let json = serde_json::to_vec(envelope).map_err(|_| too_large())?;
         let length = u32::try_from(json.len()).ok().filter(|n| *n <= MAX_ENVELOPE).ok_or_else(too_large)?;
         Ok(finish([magic.as_slice(), &length.to_le_bytes(), &json].concat(), key))
@@ -199,7 +210,7 @@ pub struct Inspection {
     pub recipients: Vec<(String, String)>,
 }
 
-/// Looks at an encrypted file, or at the [`KEYS_FILE`] of an encrypted directory, without any key.
+/// Looks at an encrypted file, or at the [`KEYS_FILE`](super::KEYS_FILE) of an encrypted directory, without any key.
 ///
 /// `None` if it is neither.
 pub fn inspect(source: &dyn ReadAt) -> Result<Option<Inspection>> {
@@ -212,13 +223,15 @@ pub fn inspect(source: &dyn ReadAt) -> Result<Option<Inspection>> {
         return Ok(None);
     }
     let header = Header::read(source, &magic)?;
-    let Body::Envelope(envelope) = header.body else { return Ok(None) };
+    let Body::Envelope(envelope) = header.body else {
+        return Err(EncryptionError::BadEnvelope(OF_DIRECTORY.into()).on(source.name()));
+    };
     let files = match (envelope.path, envelope.files) {
         (Some(path), _) => {
             let size = super::stream::plaintext_len(source.size() - header.end);
             vec![Entry::new(path, size.ok_or_else(|| EncryptionError::Truncated.on(source.name()))?)]
         }
-        (None, files) => files.unwrap_or_default().into_iter().map(|f| Entry::new(f.path, f.size)).collect(),
+        (None, files) => files.unwrap_or_default().into_iter().map(|Object(f)| Entry::new(f.path, f.size)).collect(),
     };
     Ok(Some(Inspection {
         suite: envelope.suite,

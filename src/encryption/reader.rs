@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::DecryptedTree;
-use super::envelope::{Body, Header, MAGIC_FILE};
+use super::envelope::{Body, Header, MAGIC_FILE, OF_DIRECTORY};
 use super::stream::{self, BATCH, CHUNK, HEADER, MessageKey, RECORD};
 use crate::crypto::aead::TAG;
 use crate::error::{Cause, EncryptionError, Result};
@@ -36,8 +36,7 @@ impl<R: ReadAt> Reader<R> {
     pub fn open(source: R, identities: &[&dyn Identity]) -> Result<Self> {
         let header = Header::read(&source, MAGIC_FILE)?;
         let Body::Envelope(envelope) = &header.body else {
-            let problem = "the file belongs to an encrypted directory: open the directory";
-            return Err(EncryptionError::BadEnvelope(problem.into()).on(source.name()));
+            return Err(EncryptionError::BadEnvelope(OF_DIRECTORY.into()).on(source.name()));
         };
         let key = envelope.unwrap(identities, source.name())?;
         let (context, path) = (envelope.context.clone(), envelope.path.clone().unwrap_or_default());
@@ -178,9 +177,9 @@ fn decrypt_tree(source: &DecryptedTree, output: &Path, progress: &dyn Progress) 
     use crate::io::Tree;
     let dir = AtomicDir::create(output)?;
     progress.begin("decrypt", source.total_size());
-    for entry in source.entries() {
-        write_plaintext(&source.open(&entry.path)?, dir.file(&entry.path, Access::Private)?, progress)?;
-    }
+    source.entries().par_iter().try_for_each(|entry| {
+        write_plaintext(&source.open(&entry.path)?, dir.file(&entry.path, Access::Private)?, progress)
+    })?;
     dir.commit(Access::Private)
 }
 

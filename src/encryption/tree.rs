@@ -8,6 +8,7 @@ use super::reader::{Reader, expect_context};
 use super::{EXTENSION, KEYS_FILE};
 use crate::error::{Cause, EncryptionError, Result};
 use crate::io::{Entry, ReadAt, Tree};
+use crate::json::Object;
 use crate::keys::{Identity, InputKey};
 
 /// The plaintext files of an encrypted directory, decrypted where they are read.
@@ -43,7 +44,7 @@ impl DecryptedTree {
         let key = envelope.unwrap(identities, keys.name())?;
         header.check(&key).map_err(|cause| cause.on(keys.name()))?;
         let files = envelope.files.iter().flatten();
-        let entries: Vec<_> = files.map(|file| Entry::new(file.path.clone(), file.size)).collect();
+        let entries: Vec<_> = files.map(|Object(file)| Entry::new(file.path.clone(), file.size)).collect();
         let context = envelope.context.clone();
         check_complete(&*source, &entries)?;
         Ok(Self { source, key, context, entries })

@@ -13,6 +13,7 @@ use crate::error::{Cause, EncryptionError, Error, Result};
 use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
 use crate::io::progress::{Progress, step};
 use crate::io::{ReadAt, SliceAt, Tree, tree};
+use crate::json::Object;
 use crate::keys::{InputKey, Recipient};
 
 /// Encrypts artifacts to a set of recipients. Each artifact gets its own random key.
@@ -79,18 +80,22 @@ impl Encryptor {
             return self.write_file(&*source.open(&entry.path)?, &key, &entry.path, header, file, progress);
         }
         self.check()?;
-        let dir = AtomicDir::create(output)?;
         let key = InputKey::generate()?;
-        let mut files = Vec::with_capacity(source.entries().len());
+        let files =
+            source.entries().iter().map(|entry| Object(FileEntry { path: entry.path.clone(), size: entry.size }));
+        let envelope = Envelope::seal(&key, &self.recipients, &self.context, None, Some(files.collect()))?;
+        let header = Header::with_envelope(MAGIC_KEYS, &envelope, &key).map_err(|cause| cause.on(source.name()))?;
+        let dir = AtomicDir::create(output)?;
         progress.begin("encrypt", source.total_size());
-        for entry in source.entries() {
+        source.entries().par_iter().try_for_each(|entry| {
             let plaintext = source.open(&entry.path)?;
-            files.push(FileEntry { path: entry.path.clone(), size: plaintext.size() });
+            if plaintext.size() != entry.size {
+                let changed = std::io::Error::other("its size changed meanwhile");
+                return Err(Error::io("read", plaintext.name(), changed));
+            }
             let file = dir.file(&format!("{}{EXTENSION}", entry.path), Access::Shared)?;
-            self.write_file(&*plaintext, &key, &entry.path, Header::with_key_id(&key), file, progress)?;
-        }
-        let envelope = Envelope::seal(&key, &self.recipients, &self.context, None, Some(files))?;
-        let header = Header::with_envelope(MAGIC_KEYS, &envelope, &key)?;
+            self.write_file(&*plaintext, &key, &entry.path, Header::with_key_id(&key), file, progress)
+        })?;
         let keys = dir.file(KEYS_FILE, Access::Shared)?;
         keys.write_at(0, &header)?;
         keys.commit()?;
@@ -105,7 +110,7 @@ impl Encryptor {
         }
         let key = InputKey::generate()?;
         let envelope = Envelope::seal(&key, &self.recipients, &self.context, Some(path.to_owned()), None)?;
-        let header = Header::with_envelope(MAGIC_FILE, &envelope, &key)?;
+        let header = Header::with_envelope(MAGIC_FILE, &envelope, &key).map_err(|cause| cause.on(path))?;
         Ok((key, header))
     }
 
@@ -159,7 +164,7 @@ fn write_message(
         || vec![0; BATCH * RECORD],
         |records, batch| {
             let first = batch * BATCH as u64;
-            let mut filled = 0;
+            let (mut filled, mut read) = (0, 0);
             for index in first..chunks.min(first + BATCH as u64) {
                 let offset = index * CHUNK as u64;
                 let len = (size - offset).min(CHUNK as u64) as usize;
@@ -167,9 +172,10 @@ fn write_message(
                 plaintext.read_at(offset, chunk)?;
                 tag.copy_from_slice(&message.seal(index, chunk).map_err(refused)?);
                 filled += len + TAG;
+                read += len as u64;
             }
             sink(stream::record_offset(first), &records[..filled])?;
-            step(progress, filled as u64)
+            step(progress, read)
         },
     )
 }

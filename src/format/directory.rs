@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Format, detect, read};
 use crate::error::{Cause, FormatError, Result};
 use crate::io::{ReadAtExt, Tree};
-use crate::json::UniqueMap;
+use crate::json::{Object, UniqueMap};
 use crate::tensor::{Index, TensorInfo};
 
 /// Largest shard index (`*.safetensors.index.json`) accepted.
@@ -57,6 +57,12 @@ impl ModelIndex {
         &self.files
     }
 
+    /// The index of the file at `path`, if it carries tensors.
+    pub fn file(&self, path: &str) -> Option<&Index> {
+        let place = self.files.binary_search_by(|(other, _)| other.as_str().cmp(path)).ok()?;
+        self.files.get(place).map(|(_, index)| index)
+    }
+
     /// All tensors with the file that holds them.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.files.iter().flat_map(|(path, index)| index.tensors().iter().map(move |tensor| (path.as_str(), tensor)))
@@ -82,7 +88,7 @@ impl ModelIndex {
         let source = tree.open(path)?;
         let text = source.read_all(MAX_SHARD_INDEX)?;
         let fail = |problem: String| FormatError::ShardIndex(problem).on(source.name());
-        let parsed: ShardIndex = serde_json::from_slice(&text).map_err(|e| fail(e.to_string()))?;
+        let Object(parsed): Object<ShardIndex> = serde_json::from_slice(&text).map_err(|e| fail(e.to_string()))?;
         let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
         let mut listed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (tensor, shard) in &parsed.weight_map.0 {
@@ -90,7 +96,7 @@ impl ModelIndex {
         }
         for (shard, tensors) in listed {
             let file = format!("{folder}{shard}");
-            let Some((_, index)) = self.files.iter().find(|(path, _)| *path == file && !shard.contains('/')) else {
+            let Some(index) = self.file(&file).filter(|_| !shard.contains('/')) else {
                 return Err(fail(format!("shard {shard:?} is missing")));
             };
             let held: BTreeSet<&str> = index.tensors().iter().map(|t| t.name.as_str()).collect();

@@ -5,16 +5,22 @@
 //! anything but `{` at the start and spaces at the end of the header. Layout: `spec/formats.md`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::value::StrDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::error::{Cause, Error, FormatError, Result};
 use crate::io::{ReadAt, ReadAtExt};
-use crate::json::UniqueMap;
+use crate::json::{self, AtMost, Object, UniqueMap};
 use crate::tensor::{Dtype, Index, TensorInfo};
 
 /// Largest header accepted, as in the reference implementation.
 pub const MAX_HEADER: u64 = 100_000_000;
+/// Most dimensions accepted.
+const MAX_RANK: usize = 64;
+const METADATA: &str = "__metadata__";
 
 /// Reads the index of a safetensors file. Spans are offsets in the file, not in its data section.
 pub fn read(source: &dyn ReadAt) -> Result<Index> {
@@ -61,7 +67,7 @@ pub fn to_bytes(tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>)
     order.sort_by(|a, b| b.dtype.bits().cmp(&a.dtype.bits()).then_with(|| a.name.cmp(b.name)));
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
-        header.insert("__metadata__".into(), serde_json::json!(metadata));
+        header.insert(METADATA.into(), serde_json::json!(metadata));
     }
     let mut end = 0u64;
     for tensor in &order {
@@ -89,20 +95,44 @@ pub fn to_bytes(tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>)
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawTensor {
-    dtype: Dtype,
-    shape: Vec<u64>,
-    data_offsets: (u64, u64),
+    dtype: String, // as text: an enum would also be taken from an object
+    shape: AtMost<u64, MAX_RANK>,
+    data_offsets: AtMost<u64, 2>,
 }
 
-/// One entry of the header: a tensor, or the metadata under its reserved name.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawEntry {
-    Tensor(RawTensor),
-    Metadata(UniqueMap<String>),
+#[derive(Default)]
+struct RawHeader {
+    tensors: BTreeMap<String, RawTensor>,
+    metadata: Option<UniqueMap<String>>,
 }
 
-type RawHeader = BTreeMap<String, RawEntry>;
+impl<'de> Deserialize<'de> for RawHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = RawHeader;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<RawHeader, A::Error> {
+                let mut header = RawHeader::default();
+                while let Some(name) = access.next_key::<String>()? {
+                    let is_new = if name == METADATA {
+                        header.metadata.replace(access.next_value()?).is_none()
+                    } else {
+                        let Object(tensor) = access.next_value()?;
+                        header.tensors.insert(name.clone(), tensor).is_none()
+                    };
+                    if !is_new {
+                        return Err(de::Error::custom(json::Duplicate(&name)));
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
 
 fn parse_header(header: &[u8]) -> Result<RawHeader, FormatError> {
     let malformed = |problem: &str| FormatError::MalformedHeader(problem.to_owned());
@@ -111,26 +141,19 @@ fn parse_header(header: &[u8]) -> Result<RawHeader, FormatError> {
     if !text.starts_with('{') || !text.ends_with('}') {
         return Err(malformed("not one JSON object padded with spaces"));
     }
-    let UniqueMap(entries) = serde_json::from_str(text).map_err(|e| {
+    serde_json::from_str(text).map_err(|e| {
         let text = e.to_string();
         match text.strip_prefix("duplicate key \"").and_then(|t| t.rsplit_once('"')) {
             Some((name, _)) => FormatError::Duplicate(name.to_owned()),
             None => FormatError::MalformedHeader(text),
         }
-    })?;
-    Ok(entries)
+    })
 }
 
-fn index(entries: RawHeader, data: u64, size: u64) -> Result<Index, FormatError> {
-    let mut tensors = Vec::with_capacity(entries.len());
-    let mut metadata = BTreeMap::new();
-    for (name, entry) in entries {
-        match entry {
-            RawEntry::Metadata(UniqueMap(map)) if name == "__metadata__" => metadata = map,
-            RawEntry::Tensor(raw) if name != "__metadata__" => tensors.push(tensor(name, raw, data, size)?),
-            _ => return Err(FormatError::MalformedHeader(format!("entry {name:?} is not what its name says"))),
-        }
-    }
+fn index(header: RawHeader, data: u64, size: u64) -> Result<Index, FormatError> {
+    let tensors = header.tensors.into_iter().map(|(name, raw)| tensor(name, raw, data, size));
+    let tensors = tensors.collect::<Result<_, _>>()?;
+    let UniqueMap(metadata) = header.metadata.unwrap_or_default();
     let index = Index::new(tensors, metadata).map_err(FormatError::Duplicate)?;
     let mut end = data;
     for tensor in index.tensors() {
@@ -151,21 +174,27 @@ fn tensor(name: String, raw: RawTensor, data: u64, size: u64) -> Result<TensorIn
     if name.is_empty() || name.chars().any(char::is_control) {
         return fail("its name is empty or holds control characters");
     }
-    let elements = raw.shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim));
-    let Some(bits) = elements.and_then(|n| n.checked_mul(raw.dtype.bits())) else {
+    let Ok(dtype) = Dtype::deserialize(StrDeserializer::<de::value::Error>::new(&raw.dtype)) else {
+        return Err(FormatError::MalformedHeader(format!("tensor {name:?}: unknown type {:?}", raw.dtype)));
+    };
+    let AtMost(shape) = raw.shape;
+    let elements = shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim));
+    let Some(bits) = elements.and_then(|n| n.checked_mul(dtype.bits())) else {
         return fail("its size overflows");
     };
     if bits % 8 != 0 {
         return fail("its size is not a whole number of bytes");
     }
-    let (start, end) = raw.data_offsets;
+    let [start, end] = raw.data_offsets.0[..] else {
+        return fail("it has not two offsets");
+    };
     let Some((start, end)) = data.checked_add(start).zip(data.checked_add(end)).filter(|(_, end)| *end <= size) else {
         return fail("lies beyond the end of the file");
     };
     if end.checked_sub(start) != Some(bits / 8) {
         return fail("its offsets do not fit its shape");
     }
-    Ok(TensorInfo::new(name, raw.dtype, raw.shape, start..end))
+    Ok(TensorInfo::new(name, dtype, shape, start..end))
 }
 
 #[cfg(test)]
@@ -237,6 +266,9 @@ mod tests {
             &format!("{{{}}}", A.replace("F32", "F33")),
             &format!("{{{}}}", A.replace("[2]", "[-2]")),
             &format!("{{{}}}", A.replace("[2]", "[2.0]")),
+            r#"{"a":["F32",[2],[0,8]]}"#,
+            r#"{"a":{"dtype":{"F32":null},"shape":[2],"data_offsets":[0,8]}}"#,
+            &format!("{{{}}}", A.replace("[2]", &format!("[{}2]", "1,".repeat(64)))),
             &format!("{{{}}}", A.replace("\"dtype\"", "\"x\":1,\"dtype\"")),
             &format!("{{{}}}", A.replace("\"dtype\"", "\"dtype\":\"F32\",\"dtype\"")),
             &format!("{{{A},\"__metadata__\":{{\"k\":\"1\",\"\\u006b\":\"2\"}}}}"),

@@ -13,6 +13,9 @@ use tempfile::{NamedTempFile, TempDir};
 
 use crate::error::{Error, Result};
 
+/// What the names of temporary files and directories begin with.
+const PREFIX: &str = ".weightmark-";
+
 /// Who may read an output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[allow(clippy::exhaustive_enums)]
@@ -29,25 +32,29 @@ pub struct AtomicFile {
     path: PathBuf,
     /// What messages call it: its name in the end.
     shown: PathBuf,
-    /// Within an [`AtomicDir`], which makes all names durable at once.
+    /// Within an [`AtomicDir`], which makes all of its files durable at once.
     nested: bool,
 }
 
 impl AtomicFile {
     /// Starts a file that will be called `path`. Fails at once if something is there already.
     pub fn create(path: impl AsRef<Path>, access: Access) -> Result<Self> {
-        let path = path.as_ref();
-        refuse_existing(path)?;
-        let mode = if access == Access::Private { 0o600 } else { 0o666 };
-        let temporary = tempfile::Builder::new()
-            .prefix(".weightmark-")
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(parent(path))
-            .map_err(|e| Error::io("create", path, e))?;
-        Ok(Self { temporary, path: path.to_owned(), shown: path.to_owned(), nested: false })
+        let path: PathBuf = path.as_ref().components().collect(); // without a slash at the end
+        Self::start(path.clone(), path, access, false)
     }
 
-    /// Sets the size, so that parts can be written in any order and a full disk shows early.
+    fn start(path: PathBuf, shown: PathBuf, access: Access, nested: bool) -> Result<Self> {
+        refuse_existing(&path).map_err(|e| rename(e, &shown))?;
+        let mode = if access == Access::Private { 0o600 } else { 0o666 };
+        let temporary = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(parent(&path))
+            .map_err(|e| Error::io("create", &shown, plain(e)))?;
+        Ok(Self { temporary, path, shown, nested })
+    }
+
+    /// Sets the size, so that parts can be written in any order.
     pub fn set_size(&self, size: u64) -> Result<()> {
         self.temporary.as_file().set_len(size).map_err(|e| Error::io("write", &self.shown, e))
     }
@@ -60,7 +67,9 @@ impl AtomicFile {
     /// Makes the file durable and gives it its name, unless something has taken the name meanwhile.
     pub fn commit(self) -> Result<()> {
         let Self { temporary, path, shown, nested } = self;
-        temporary.as_file().sync_all().map_err(|e| Error::io("write", &shown, e))?;
+        if !nested {
+            temporary.as_file().sync_all().map_err(|e| Error::io("write", &shown, e))?;
+        }
         temporary.persist_noclobber(&path).map_err(|e| Error::io("create", &shown, e.error))?;
         if nested { Ok(()) } else { sync_directory(parent(&path)) }
     }
@@ -84,14 +93,9 @@ impl AtomicDir {
     ///
     /// Until the commit only the owner can look inside.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        refuse_existing(path)?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".weightmark-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(parent(path))
-            .map_err(|e| Error::io("create", path, e))?;
-        Ok(Self { temporary, path: path.to_owned() })
+        let path: PathBuf = path.as_ref().components().collect();
+        refuse_existing(&path)?;
+        Ok(Self { temporary: private_dir(&path)?, path })
     }
 
     /// Where to write meanwhile.
@@ -104,14 +108,14 @@ impl AtomicDir {
         let place = self.path().join(relative);
         let shown = self.path.join(relative);
         fs::create_dir_all(parent(&place)).map_err(|e| Error::io("create", &shown, e))?;
-        Ok(AtomicFile { shown, nested: true, ..AtomicFile::create(place, access)? })
+        AtomicFile::start(place, shown, access, true)
     }
 
     /// Gives the directory its name, readable as `access` says, unless something has taken the name meanwhile.
     pub fn commit(self, access: Access) -> Result<()> {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
-        sync_directories(self.path())?;
-        let mode = if access == Access::Private { 0o700 } else { 0o777 & !umask(&self)? };
+        sync_tree(self.path()).map_err(|e| Error::io("write", &self.path, e))?;
+        let mode = if access == Access::Private { 0o700 } else { shared_mode(parent(&self.path))? };
         fs::set_permissions(self.path(), Permissions::from_mode(mode))
             .map_err(|e| Error::io("create", &self.path, e))?;
         match renameat_with(CWD, self.path(), CWD, &self.path, RenameFlags::NOREPLACE) {
@@ -148,37 +152,65 @@ pub fn refuse_inside(input: &Path, output: &Path) -> Result<()> {
 }
 
 /// Fails if there is anything at `path`, a dangling link included.
-pub(crate) fn refuse_existing(path: &Path) -> Result<()> {
+pub fn refuse_existing(path: &Path) -> Result<()> {
     match path.symlink_metadata() {
         Ok(_) => Err(Error::io("create", path, io::Error::new(io::ErrorKind::AlreadyExists, "it exists already"))),
-        Err(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("create", path, e)),
     }
 }
 
-/// The bits that a new directory of this process lacks, seen on one made for the purpose.
-fn umask(dir: &AtomicDir) -> Result<u32> {
-    let probe = dir.path().join(".umask");
-    let look = || -> io::Result<u32> {
-        fs::create_dir(&probe)?;
-        let mode = fs::metadata(&probe)?.permissions().mode();
-        fs::remove_dir(&probe)?;
-        Ok(!mode & 0o777)
-    };
-    look().map_err(|e| Error::io("create", &dir.path, e))
+/// A temporary directory beside `path` that only its owner can look into.
+pub(crate) fn private_dir(path: &Path) -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let dir = builder.prefix(PREFIX).permissions(Permissions::from_mode(0o700)).tempdir_in(parent(path));
+    dir.map_err(|e| Error::io("create", path, plain(e)))
+}
+
+/// The mode that a new directory gets from the user's umask, seen on one made for the purpose.
+fn shared_mode(parent: &Path) -> Result<u32> {
+    let mut builder = tempfile::Builder::new();
+    let probe = builder.prefix(PREFIX).permissions(Permissions::from_mode(0o777)).tempdir_in(parent);
+    let metadata = probe.and_then(|probe| fs::metadata(probe.path()));
+    metadata.map(|metadata| metadata.permissions().mode() & 0o777).map_err(|e| Error::io("create", parent, plain(e)))
+}
+
+/// The operating system's error without the temporary path that `tempfile` puts in front of it.
+fn plain(error: io::Error) -> io::Error {
+    let source = error.get_ref().and_then(|e| e.source()).and_then(|e| e.downcast_ref::<io::Error>());
+    source.and_then(io::Error::raw_os_error).map_or(error, io::Error::from_raw_os_error)
+}
+
+/// The same error on another name.
+fn rename(error: Error, name: &Path) -> Error {
+    match error {
+        Error::Io { op, source, .. } => Error::io(op, name, source),
+        other => other,
+    }
 }
 
 fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", path, e))
 }
 
-fn sync_directories(path: &Path) -> Result<()> {
-    for entry in fs::read_dir(path).map_err(|e| Error::io("sync", path, e))? {
-        let entry = entry.map_err(|e| Error::io("sync", path, e))?;
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            sync_directories(&entry.path())?;
-        }
+/// Makes everything beneath `path` durable: at once where the system can, file by file elsewhere.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        Ok(rustix::fs::syncfs(File::open(path)?)?)
     }
-    sync_directory(path)
+    #[cfg(not(target_os = "linux"))]
+    {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                sync_tree(&entry.path())?
+            } else {
+                File::open(entry.path())?.sync_all()?
+            }
+        }
+        File::open(path)?.sync_all()
+    }
 }
 
 #[cfg(test)]
@@ -213,7 +245,7 @@ mod tests {
         assert_eq!(fs::read(path.join("a/b/c")).unwrap(), b"x");
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
 
-        let late = AtomicDir { temporary: tempfile::tempdir_in(home.path()).unwrap(), path };
+        let late = AtomicDir { temporary: private_dir(&path).unwrap(), path };
         assert!(late.commit(Access::Shared).is_err());
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
     }

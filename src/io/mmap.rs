@@ -1,19 +1,18 @@
 //! A file mapped into memory.
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::{ReadAt, check_bounds};
+use super::{FileAt, ReadAt, check_bounds};
 use crate::error::{Error, Result};
 
 /// A read-only memory map of a regular file.
 ///
 /// Reads copy out of the map, so what a caller holds cannot change afterwards. The file must not be truncated
 /// while it is mapped: the operating system then ends the process (`SIGBUS`). For files that others may write,
-/// use [`FileAt`](super::FileAt).
+/// use [`FileAt`].
 pub struct MmapAt {
     map: Mmap,
     name: String,
@@ -22,12 +21,11 @@ pub struct MmapAt {
 impl MmapAt {
     /// Maps the file at `path`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let file = FileAt::open(path)?; // refuses what is not a regular file
         // SAFETY: the map is only ever copied from, through `ReadAt`; the documentation above names the one
         // obligation that stays with the caller, that nobody truncates the file.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
-        Ok(Self { map, name: path.display().to_string() })
+        let map = unsafe { Mmap::map(&file.file) }.map_err(|e| Error::io("map", &file.name, e))?;
+        Ok(Self { map, name: file.name })
     }
 }
 

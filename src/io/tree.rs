@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
-use super::{FileAt, ReadAt};
+use super::{FileAt, ReadAt, ReadAtExt, SliceAt};
 use crate::error::{Error, Result};
 
 /// More files than any model has; a tree beyond it is refused rather than listed.
 const MAX_FILES: usize = 1_000_000;
+/// Files up to this size are held in memory.
+const MAX_IN_MEMORY: u64 = 64 << 10;
 /// Deeper than any model directory.
 const MAX_DEPTH: usize = 64;
 
@@ -174,7 +176,9 @@ impl SingleFile {
         let path = path.as_ref();
         let source = FileAt::open(path)?;
         let base = path.file_name().and_then(|name| name.to_str());
-        let base = base.ok_or_else(|| unfit(source.name().to_owned(), "name is not UTF-8"))?.to_owned();
+        let base = base.filter(|name| is_canonical(name));
+        let base = base.ok_or_else(|| unfit(source.name().to_owned(), "name is not UTF-8, or holds a backslash"))?;
+        let base = base.to_owned();
         Ok(Self::new(base, Arc::new(source)))
     }
 
@@ -204,7 +208,7 @@ impl Tree for SingleFile {
 }
 
 /// A tree that opens each file once and hands out the same handle ever after, so that what was checked is what is
-/// read, even if another file takes the name meanwhile.
+/// read, even if another file takes the name meanwhile. Small files are held in memory and need no handle.
 pub struct Held {
     tree: Box<dyn Tree>,
     handles: Mutex<HashMap<String, Arc<dyn ReadAt>>>,
@@ -223,13 +227,15 @@ impl Tree for Held {
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>> {
-        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = handles.get(path) {
+        let handles = || self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = handles().get(path) {
             return Ok(Arc::clone(handle));
         }
-        let handle = self.tree.open(path)?;
-        handles.insert(path.to_owned(), Arc::clone(&handle));
-        Ok(handle)
+        let mut handle = self.tree.open(path)?; // without the lock: reading may wait for other threads
+        if handle.size() <= MAX_IN_MEMORY {
+            handle = Arc::new(SliceAt::named(handle.read_all(MAX_IN_MEMORY)?, handle.name()));
+        }
+        Ok(Arc::clone(handles().entry(path.to_owned()).or_insert(handle)))
     }
 
     fn name(&self) -> &str {
@@ -284,7 +290,7 @@ mod tests {
     #[test]
     fn a_held_file_stays_the_one_first_opened() {
         let home = tempfile::tempdir().unwrap();
-        fs::write(home.path().join("f"), "first").unwrap();
+        fs::write(home.path().join("f"), "first".repeat(20_000)).unwrap();
         let held = Held::new(Box::new(Directory::open(home.path()).unwrap()));
         held.open("f").unwrap();
         fs::write(home.path().join("g"), "other").unwrap();

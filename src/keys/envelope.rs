@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto;
 use crate::error::Result;
+use crate::json::UniqueMap;
 
 /// The 32 random bytes under which a payload is encrypted. Wiped when dropped.
 pub struct InputKey(Zeroizing<[u8; 32]>);
@@ -33,6 +34,7 @@ impl InputKey {
 
 /// An input key wrapped to one recipient, as it stands in the envelope.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "UniqueMap<String>")]
 #[non_exhaustive]
 pub struct Stanza {
     /// How it is wrapped, such as `x-wing`.
@@ -43,6 +45,16 @@ pub struct Stanza {
     /// What the kind needs to unwrap.
     #[serde(flatten)]
     pub arguments: BTreeMap<String, String>,
+}
+
+impl TryFrom<UniqueMap<String>> for Stanza {
+    type Error = &'static str;
+
+    fn try_from(UniqueMap(mut fields): UniqueMap<String>) -> Result<Self, Self::Error> {
+        let mut take = |name| fields.remove(name).ok_or("a stanza without type or id");
+        let (kind, id) = (take("type")?, take("id")?);
+        Ok(Self { kind, id, arguments: fields })
+    }
 }
 
 impl Stanza {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::error::{Cause, KeyError, Result};
-use crate::io::atomic::{Access, AtomicFile, refuse_existing};
+use crate::io::atomic::{Access, AtomicFile};
 use crate::io::{FileAt, ReadAt, ReadAtExt};
 
 /// Larger than any key file.
@@ -16,10 +16,12 @@ const MAX_SIZE: u64 = 64 << 10;
 /// Neither may exist already.
 pub fn write_pair(path: impl AsRef<Path>, secret: &str, public: &str) -> Result<()> {
     let path = path.as_ref();
-    let beside = public_path(path);
-    refuse_existing(&beside)?;
-    AtomicFile::write(path, Access::Private, secret.as_bytes())?;
-    AtomicFile::write(beside, Access::Shared, public.as_bytes())
+    let (private, shared) =
+        (AtomicFile::create(path, Access::Private)?, AtomicFile::create(public_path(path), Access::Shared)?);
+    private.write_at(0, secret.as_bytes())?;
+    shared.write_at(0, public.as_bytes())?;
+    private.commit()?;
+    shared.commit()
 }
 
 /// Where the public half of the key at `path` lies: `path` + `.pub`.

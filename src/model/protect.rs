@@ -8,7 +8,7 @@ use crate::crypto;
 use crate::encryption::Encryptor;
 use crate::error::{Error, Result};
 use crate::format::SIGNATURE_FILE;
-use crate::io::atomic::{parent, refuse_existing, refuse_inside};
+use crate::io::atomic::{private_dir, refuse_existing, refuse_inside};
 use crate::io::{Progress, tree};
 use crate::keys::{OwnerKey, Recipient, SigningKey};
 use crate::signing::Manifest;
@@ -104,8 +104,7 @@ impl<'a> Protector<'a> {
         refuse_existing(output)?;
         let source = tree::open(model)?;
         let name = output.file_name().ok_or(Error::ApiMisuse("the output has no name"))?;
-        let workshop = tempfile::Builder::new().prefix(".weightmark-").tempdir_in(parent(output));
-        let workshop = workshop.map_err(|e| Error::io("create", output, e))?;
+        let workshop = private_dir(output)?;
         let marked = workshop.path().join(name);
         let target = match source.entries() {
             [entry] if source.is_single_file() => {

@@ -3,99 +3,103 @@
 use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
 
-use crate::error::{Cause, Result, VerifyError};
+use crate::error::{Cause, Error, Result, VerifyError};
 use crate::io::atomic::{Access, AtomicFile};
 use crate::io::{FileAt, ReadAt, ReadAtExt};
-use crate::json;
+use crate::json::{self, AtMost, Object};
 use crate::keys::{SigningKey, VerifyingKey};
 
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-/// About 400,000 files.
-const MAX_BUNDLE: u64 = 128 << 20;
+/// About 200,000 files.
+const MAX_BUNDLE: u64 = 64 << 20;
 
 /// A signature as it is stored. Nothing in it is believed before [`Policy`](super::Policy) has verified it.
 #[derive(Clone, Debug)]
-pub struct Bundle(RawBundle);
+pub struct Bundle {
+    raw: RawBundle,
+    text: String,
+}
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawBundle {
     media_type: String,
-    verification_material: Material,
-    dsse_envelope: Envelope,
+    verification_material: Object<Material>,
+    dsse_envelope: Object<Envelope>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Material {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    public_key: Option<KeyHint>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate: Option<serde_json::Value>,
-    #[serde(rename = "x509CertificateChain", skip_serializing_if = "Option::is_none")]
-    certificate_chain: Option<serde_json::Value>,
-    #[serde(default)]
-    tlog_entries: Vec<serde_json::Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timestamp_verification_data: Option<serde_json::Value>,
+    public_key: Option<Object<KeyHint>>,
+    certificate: Option<IgnoredAny>,
+    #[serde(rename = "x509CertificateChain")]
+    certificate_chain: Option<IgnoredAny>,
+    // of certificates without long-lived keys, of no use to a verifier that pins its key
+    #[serde(default, rename = "tlogEntries")]
+    _tlog_entries: Vec<IgnoredAny>,
+    #[serde(rename = "timestampVerificationData")]
+    _timestamp_verification_data: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct KeyHint {
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     hint: String,
-    // written by tools from before OMS 1.0, of no use to a verifier that pins its key
-    #[serde(default, rename = "rawBytes", skip_serializing)]
-    _raw_bytes: Option<String>,
-    #[serde(default, rename = "keyDetails", skip_serializing)]
-    _key_details: Option<String>,
+    // written by tools from before OMS 1.0, of no use either
+    #[serde(rename = "rawBytes")]
+    _raw_bytes: Option<IgnoredAny>,
+    #[serde(rename = "keyDetails")]
+    _key_details: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Envelope {
     payload: String,
     payload_type: String,
-    signatures: Vec<Signature>,
+    signatures: AtMost<Object<Signature>, 1>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Signature {
     sig: String,
-    #[serde(default)]
-    keyid: Option<String>,
+    #[serde(rename = "keyid")]
+    _keyid: Option<String>,
 }
 
 impl Bundle {
     /// Signs a payload.
-    pub(super) fn seal(key: &SigningKey, payload: Vec<u8>) -> Self {
-        let sig = BASE64_STANDARD.encode(key.sign_bytes(&pre_authentication_encoding(PAYLOAD_TYPE, &payload)));
-        let hint = KeyHint { hint: key.verifying_key().id(), _raw_bytes: None, _key_details: None };
-        Self(RawBundle {
-            media_type: MEDIA_TYPE.into(),
-            verification_material: Material {
-                public_key: Some(hint),
-                certificate: None,
-                certificate_chain: None,
-                tlog_entries: Vec::new(),
-                timestamp_verification_data: None,
+    pub(super) fn seal(key: &SigningKey, payload: &[u8]) -> Result<Self, VerifyError> {
+        let signature = key.sign_bytes(&pre_authentication_encoding(PAYLOAD_TYPE, payload));
+        let bundle = json!({
+            "mediaType": MEDIA_TYPE,
+            "verificationMaterial": {"publicKey": {"hint": key.verifying_key().id()}, "tlogEntries": []},
+            "dsseEnvelope": {
+                "payload": BASE64_STANDARD.encode(payload),
+                "payloadType": PAYLOAD_TYPE,
+                "signatures": [{"sig": BASE64_STANDARD.encode(signature), "keyid": ""}],
             },
-            dsse_envelope: Envelope {
-                payload: BASE64_STANDARD.encode(payload),
-                payload_type: PAYLOAD_TYPE.into(),
-                signatures: vec![Signature { sig, keyid: Some(String::new()) }],
-            },
-        })
+        });
+        Self::parse(bundle.to_string().as_bytes())
     }
 
     /// Reads a signature file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        Self::read_from(&FileAt::open(path)?)
+        let path = path.as_ref();
+        match FileAt::open(path) {
+            Err(Error::Io { source, name, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(VerifyError::NoSignature { path: name.clone() }.on(name))
+            }
+            source => Self::read_from(&source?),
+        }
     }
 
     /// Reads a signature from any source.
@@ -103,21 +107,21 @@ impl Bundle {
         Self::parse(&source.read_all(MAX_BUNDLE)?).map_err(|cause| cause.on(source.name()))
     }
 
-    /// Parses a bundle, strictly: no unknown or duplicate field anywhere.
+    /// Parses a bundle, strictly: no unknown or duplicate field anywhere, every object an object.
     pub fn parse(bytes: &[u8]) -> Result<Self, VerifyError> {
-        json::parse(bytes).map(Self).map_err(VerifyError::MalformedBundle)
+        let raw = json::parse(bytes).map_err(VerifyError::MalformedBundle)?;
+        let text = std::str::from_utf8(bytes).map_err(|e| VerifyError::MalformedBundle(e.to_string()))?;
+        Ok(Self { raw, text: text.to_owned() })
     }
 
     /// The id of the key that the bundle claims to be signed by, if it names one.
     pub fn key_hint(&self) -> Option<&str> {
-        self.0.verification_material.public_key.as_ref().map(|key| key.hint.as_str())
+        self.raw.verification_material.0.public_key.as_ref().map(|Object(key)| key.hint.as_str())
     }
 
-    /// The bundle as JSON.
-    pub fn to_json(&self) -> String {
-        let text = serde_json::to_string(&self.0);
-        debug_assert!(text.is_ok(), "a bundle is plain data");
-        text.unwrap_or_default()
+    /// The bundle as it stands in its file.
+    pub fn to_json(&self) -> &str {
+        &self.text
     }
 
     /// Writes the bundle to a new file.
@@ -128,17 +132,18 @@ impl Bundle {
     /// The payload, if the bundle is signed by one of `keys`; and that key.
     pub(super) fn open<'a>(&self, keys: &'a [VerifyingKey]) -> Result<(&'a VerifyingKey, Vec<u8>), VerifyError> {
         let malformed = |problem: &str| VerifyError::MalformedBundle(problem.to_owned());
-        let RawBundle { media_type, verification_material: material, dsse_envelope: envelope } = &self.0;
+        let RawBundle { media_type, verification_material: Object(material), dsse_envelope: Object(envelope) } =
+            &self.raw;
         if media_type != MEDIA_TYPE {
             return Err(VerifyError::MalformedBundle(format!("unknown media type {media_type:?}")));
         }
         if material.certificate.is_some() || material.certificate_chain.is_some() {
             return Err(VerifyError::Unsupported("a certificate where a key is required".into()));
         }
-        let Some(public_key) = &material.public_key else {
+        let Some(Object(public_key)) = &material.public_key else {
             return Err(malformed("no verification material"));
         };
-        let [signature] = envelope.signatures.as_slice() else {
+        let [Object(signature)] = envelope.signatures.0.as_slice() else {
             return Err(malformed("not exactly one signature"));
         };
         if envelope.payload_type != PAYLOAD_TYPE {
@@ -179,7 +184,7 @@ mod tests {
         use VerifyError::*;
         let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
         let keys = [key.verifying_key()];
-        let text = Bundle::seal(&key, b"{}".to_vec()).to_json();
+        let text = Bundle::seal(&key, b"{}").unwrap().to_json().to_owned();
         let open = |text: &str| Bundle::parse(text.as_bytes()).and_then(|bundle| bundle.open(&keys).map(|_| ()));
         let with = |from: &str, to: &str| {
             assert!(text.contains(from), "{from}");

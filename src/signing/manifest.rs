@@ -7,10 +7,11 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::crypto;
-use crate::error::{Cause, Result, VerifyError};
-use crate::format::SIGNATURE_FILE;
+use crate::error::{Cause, Error, Result, VerifyError};
+use crate::format::{ModelIndex, SIGNATURE_FILE};
 use crate::io::progress::{Progress, step};
-use crate::io::{ReadAt, Tree, tree};
+use crate::io::tree::{self, is_canonical};
+use crate::io::{ReadAt, Tree};
 
 /// Left out of every manifest when they stand at the root of a model, as the reference tool does.
 const GIT_PATHS: [&str; 4] = [".git", ".gitattributes", ".github", ".gitignore"];
@@ -42,8 +43,15 @@ impl Manifest {
     }
 
     /// Hashes the files of a tree, several at once, leaving out [`SIGNATURE_FILE`], the files that git keeps at a
-    /// root, and the paths to `ignore` (with all that is beneath them).
+    /// root, and the paths to `ignore` (with all that is beneath them). A model that the strict readers of
+    /// [`format`](crate::format) refuse is not signed.
     pub fn of_tree(tree: &dyn Tree, ignore: &[&str], progress: &dyn Progress) -> Result<Self> {
+        if !ignore.iter().all(|path| is_canonical(path)) {
+            return Err(Error::ApiMisuse(
+                "a path to ignore is relative to the model, without '.', '..' and a '/' at its end",
+            ));
+        }
+        ModelIndex::read(tree)?; // two parsers must not see two models under one signature
         let mut ignore_paths: Vec<String> = Vec::new();
         if !tree.is_single_file() {
             let defaults = [SIGNATURE_FILE].into_iter().chain(GIT_PATHS);

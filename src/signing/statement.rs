@@ -1,7 +1,5 @@
 //! The statement that is signed: in-toto v1 with the OMS predicate.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::json;
 
@@ -9,7 +7,7 @@ use super::manifest::{Manifest, Resource};
 use crate::crypto;
 use crate::error::VerifyError;
 use crate::io::tree::is_canonical;
-use crate::json;
+use crate::json::{self, Object, Strict, UniqueMap};
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://model_signing/signature/v1.0";
@@ -45,23 +43,23 @@ pub(super) fn to_json(manifest: &Manifest) -> Vec<u8> {
 struct Statement {
     #[serde(rename = "_type")]
     kind: String,
-    subject: Vec<Subject>,
+    subject: Vec<Object<Subject>>,
     #[serde(rename = "predicateType")]
     predicate_type: String,
-    predicate: serde_json::Value,
+    predicate: Strict, // other fields than ours are allowed in it, duplicates are not
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Subject {
     name: String,
-    digest: BTreeMap<String, String>,
+    digest: UniqueMap<String>,
 }
 
 #[derive(Deserialize)]
 struct Predicate {
-    serialization: Serialization,
-    resources: Vec<RawResource>,
+    serialization: Object<Serialization>,
+    resources: Vec<Object<RawResource>>,
 }
 
 #[derive(Deserialize)]
@@ -97,12 +95,12 @@ pub(super) fn parse(payload: &[u8]) -> Result<Manifest, VerifyError> {
         PREDICATE_BEFORE_V1 => return Err(VerifyError::Unsupported("a signature from before OMS 1.0".into())),
         other => return Err(VerifyError::MalformedStatement(format!("unknown predicate {other:?}"))),
     }
-    let Ok([subject]) = <[Subject; 1]>::try_from(statement.subject) else {
+    let Ok([Object(subject)]) = <[Object<Subject>; 1]>::try_from(statement.subject) else {
         return Err(malformed("not exactly one subject"));
     };
-    let predicate: Predicate =
-        serde_json::from_value(statement.predicate).map_err(|e| VerifyError::MalformedStatement(e.to_string()))?;
-    let serialization = predicate.serialization;
+    let Object(predicate): Object<Predicate> =
+        serde_json::from_value(statement.predicate.0).map_err(|e| VerifyError::MalformedStatement(e.to_string()))?;
+    let Object(serialization) = predicate.serialization;
     if serialization.method != "files" || serialization.hash_type != "sha256" {
         let found = format!("method {:?} with {:?}", serialization.method, serialization.hash_type);
         return Err(VerifyError::Unsupported(found));
@@ -111,7 +109,8 @@ pub(super) fn parse(payload: &[u8]) -> Result<Manifest, VerifyError> {
         return Err(malformed("an ignored path is not canonical"));
     }
     let single = predicate.resources.len() == 1;
-    let resources = predicate.resources.into_iter().map(|raw| resource(raw, single)).collect::<Result<Vec<_>, _>>()?;
+    let resources =
+        predicate.resources.into_iter().map(|Object(raw)| resource(raw, single)).collect::<Result<Vec<_>, _>>()?;
     let mut names: Vec<_> = resources.iter().map(|resource| resource.path.as_str()).collect();
     names.sort_unstable();
     if names.is_empty() || names.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -119,7 +118,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<Manifest, VerifyError> {
     }
     let manifest = Manifest { name: subject.name, resources, ignore_paths: serialization.ignore_paths };
     let root = crypto::hex(&manifest.root_digest());
-    if subject.digest.len() != 1 || subject.digest.get("sha256") != Some(&root) {
+    if subject.digest.0.len() != 1 || subject.digest.0.get("sha256") != Some(&root) {
         return Err(VerifyError::RootMismatch);
     }
     Ok(manifest)

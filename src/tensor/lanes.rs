@@ -36,7 +36,7 @@ pub fn store(dtype: Dtype, value: f64, word: u32, bytes: &mut [u8]) {
         Dtype::F32 => {
             bytes[..4].copy_from_slice(&(value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32).to_le_bytes())
         }
-        Dtype::F64 => bytes[..8].copy_from_slice(&value.to_le_bytes()),
+        Dtype::F64 => bytes[..8].copy_from_slice(&value.clamp(f64::MIN, f64::MAX).to_le_bytes()),
         _ => {}
     }
 }

@@ -147,7 +147,7 @@ impl Original {
         let carrier = self.carrier(block);
         let source = &self.sources[&carrier.file];
         let weights = Weights::read(&**source, &carrier.tensor, block)?;
-        if weights.values.iter().any(|w| !w.is_finite()) {
+        if !weights.values.iter().copied().all(is_weight) {
             return Err(WatermarkError::NotFinite(carrier.tensor.name.clone()).on(source.name()));
         }
         Ok(weights)
@@ -212,6 +212,11 @@ impl Block {
         let start = tensor.span.start + self.first_row * row;
         start..start + self.rows * row
     }
+}
+
+/// Whether a number can be a weight: finite, and so small that sums of squares stay finite.
+pub(super) fn is_weight(value: f64) -> bool {
+    value.abs() <= 340_282_366_920_938_463_463_374_607_431_768_211_456.0 // 2^128, beyond every F32
 }
 
 /// The weights of a block, row by row.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::carrier::{Block, Displacement, Original, Weights, copy_amplitude, counterpart};
+use super::carrier::{Block, Displacement, Original, Weights, copy_amplitude, counterpart, is_weight};
 use super::fingerprint::{CODE_LEN, Code};
 use super::keystream::{Key, Role};
 use super::statistics::log10_p;
@@ -211,7 +211,7 @@ impl<'a> Scorer<'a> {
         let Some((source, tensor)) = &self.suspects[block.carrier] else { return Ok(BlockSums::default()) };
         let weights = self.original.read(block)?;
         let mut suspect = Weights::read(&**source, tensor, block)?;
-        suspect.values.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = 0.0);
+        suspect.values.iter_mut().filter(|x| !is_weight(**x)).for_each(|x| *x = 0.0);
         let scales = weights.row_scales();
         let chips = self.original.chips(self.mark, block);
         let displacement = Displacement::new(&weights, &scales, &chips, self.original.parameters.strength);

@@ -42,7 +42,8 @@ impl<'a> Code<'a> {
         if labels.is_empty() {
             return Vec::new();
         }
-        let rms = (y.iter().map(|v| v * v).sum::<f64>() / CODE_LEN as f64).sqrt();
+        let filled = y.iter().filter(|v| **v != 0.0).count().max(1);
+        let rms = (y.iter().map(|v| v * v).sum::<f64>() / filled as f64).sqrt();
         y.iter_mut().for_each(|v| *v = v.clamp(-CLIP * rms, CLIP * rms));
         let terms: Vec<_> = y
             .iter()

@@ -223,6 +223,88 @@ fn a_full_disk_leaves_nothing() {
 }
 
 #[test]
+fn flags_that_make_no_sense() {
+    let home = Home::with_keys();
+    home.model("model", 50_000);
+    let (model, key) = (home.at("model"), home.at("release.pem"));
+    for path in ["missing", "./tokenizer", "", ".", "/abs"] {
+        weightmark(["sign", &model, "--key", &key, "--ignore-paths", path])
+            .fails(2, &["--ignore-paths", "no such path"]);
+    }
+    weightmark(["sign", &model, "--key", &key, "--ignore-paths", "tokenizer/"]).ok();
+    weightmark(["verify", &model, "--key", &home.at("release.pem.pub")]).ok();
+    weightmark(["sign", &model, "--key", &key]).fails(3, &["model.sig", "it exists already"]);
+    weightmark(["keygen", "identity", "-o", &home.at("k"), "--ed25519"]).fails(2, &["--ed25519 is for signing keys"]);
+    weightmark(["keygen", "signing", "-o", &home.at("k"), "--name", "x"]).fails(2, &["--name is for owner keys"]);
+    weightmark(["keygen", "owner", "-o", &home.at("k"), "--name", ""]).fails(2, &["needs a --name"]);
+    let long = home.at(&"k".repeat(253)); // with .pub it is too long
+    weightmark(["keygen", "identity", "-o", &long]).fails(3, &["cannot create"]);
+    assert!(!home.names().iter().any(|name| name.starts_with('k') || name.starts_with('.')), "{:?}", home.names());
+
+    let record = home.at("model/record.json");
+    let protect = |out: &str, more: &[&str]| {
+        let (owner, recipient) = (home.at("owner.key"), home.at("id.key.pub"));
+        let args = ["protect", &model, "-o", out, "--owner-key", &owner, "--signing-key", &key, "-r", &recipient];
+        weightmark(args.iter().chain(more))
+    };
+    protect(&home.at("out"), &["--record", &record]).fails(3, &["record.json", "inside of the input"]);
+    protect(&format!("{}/", home.at("out")), &[]).ok();
+    assert!(home.path("out/weightmark.keys").exists() && home.path("out.record.json").exists());
+}
+
+#[test]
+fn an_unsigned_file_cannot_pass_as_the_signature_of_an_encrypted_model() {
+    let home = Home::with_keys();
+    home.model("model", 50_000);
+    weightmark(["sign", &home.at("model"), "--key", &home.at("release.pem")]).ok();
+    let signature = home.read("model/model.sig");
+    home.write("model/evil.py", "import os");
+    fs::remove_file(home.path("model/model.sig")).unwrap();
+    weightmark(["encrypt", &home.at("model"), "-r", &home.at("id.key.pub"), "-o", &home.at("sealed")]).ok();
+    let place = home.write("sealed/evil.py", signature);
+    let (sealed, key) = (home.at("sealed"), home.at("release.pem.pub"));
+    weightmark(["verify", &sealed, "-i", &home.at("id.key"), "--key", &key, "--signature", &place])
+        .fails(1, &["unsigned file \"evil.py\""]);
+}
+
+#[test]
+fn a_changed_stanza_is_tampering_and_names_the_file() {
+    let home = Home::with_keys();
+    home.write("data", "weights");
+    weightmark(["encrypt", &home.at("data"), "-r", &home.at("id.key.pub"), "-o", &home.at("data.wmenc")]).ok();
+    let mut bytes = home.read("data.wmenc");
+    let at = bytes.windows(8).position(|window| window == b"\"body\":\"").unwrap() + 8;
+    bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+    home.write("data.wmenc", bytes);
+    weightmark(["decrypt", &home.at("data.wmenc"), "-i", &home.at("id.key"), "-o", &home.at("out")])
+        .fails(1, &["data.wmenc", "tampered"]);
+}
+
+#[test]
+fn nobody_else_can_look_while_a_model_is_protected() {
+    struct Look(std::path::PathBuf, std::sync::atomic::AtomicU32);
+    impl weightmark::io::Progress for Look {
+        fn begin(&self, _: &str, _: u64) {
+            for entry in fs::read_dir(&self.0).unwrap().map(Result::unwrap) {
+                if entry.file_name().to_str().unwrap().starts_with('.') {
+                    assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+                    self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+        }
+    }
+    let home = Home::with_keys();
+    home.model("model", 50_000);
+    let owner = weightmark::keys::OwnerKey::load(home.path("owner.key")).unwrap();
+    let key = weightmark::keys::SigningKey::load(home.path("release.pem")).unwrap();
+    let recipient = weightmark::keys::XWingRecipient::load(home.path("id.key.pub")).unwrap();
+    let look = Look(home.path("."), 0.into());
+    let protector = weightmark::model::Protector::new(&owner, &key, [recipient]);
+    protector.protect_with(home.path("model"), home.path("out"), &look).unwrap();
+    assert!(look.1.into_inner() > 2);
+}
+
+#[test]
 fn names_cannot_forge_the_output() {
     let home = Home::with_keys();
     let name = "evil\n\x1b[2Jweightmark: verified.safetensors";
@@ -230,4 +312,15 @@ fn names_cannot_forge_the_output() {
     let run = weightmark(["inspect", &home.at("model")]);
     assert_eq!(run.status, 3);
     assert!(run.stderr.contains("evil\\u{a}\\u{1b}[2J") && !run.stderr.contains('\x1b'), "{:?}", run.stderr);
+
+    // nor can what stands in a file
+    home.write("plain/config.json", "{}");
+    weightmark(["sign", &home.at("plain"), "--key", &home.at("release.pem")]).ok();
+    let text = String::from_utf8(home.read("plain/model.sig")).unwrap();
+    let start = text.find("\"hint\":\"").unwrap() + 8;
+    let forged = format!("{}\\n\\u001b[32mverified{}", &text[..start], &text[start..]);
+    home.write("plain/model.sig", forged);
+    let run = weightmark(["verify", &home.at("plain"), "--key", &home.at("release.pem.pub")]);
+    assert_eq!((run.status, run.stderr.lines().count()), (1, 1), "{}", run.stderr);
+    assert!(!run.stderr.contains('\x1b'));
 }

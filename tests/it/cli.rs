@@ -151,6 +151,52 @@ fn a_broken_pipe_is_success_and_data_stays_off_stderr() {
 }
 
 #[test]
+fn no_stays_no_when_nobody_reads_the_answer() {
+    let home = Home::with_keys();
+    home.model("model", 50_000);
+    weightmark(["sign", &home.at("model"), "--key", &home.at("release.pem")]).ok();
+    home.write("model/config.json", "tampered");
+    let (model, public, owner) = (home.at("model"), home.at("release.pem.pub"), home.at("owner.key"));
+    for args in [
+        &["verify", &model, "--key", &public, "--json"][..],
+        &["detect", &model, "--original", &model, "--owner-key", &owner],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weightmark"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{args:?}");
+    }
+}
+
+#[test]
+fn every_failed_verify_has_a_json_answer() {
+    let home = Home::with_keys();
+    home.model("model", 50_000);
+    let answer = |args: &[&str]| -> (i32, serde_json::Value) {
+        let run = weightmark(["verify", "--json", "--key", &home.at("release.pem.pub")].iter().chain(args));
+        (run.status, serde_json::from_str(&run.stdout).unwrap())
+    };
+    let (model, file) = (home.at("model"), home.at("model/model.safetensors"));
+    for (args, status, code) in [
+        (&[model.as_str()][..], 1, "no-signature"),
+        (&[&file], 1, "no-signature"),
+        (&[&model, "--context", "a@1"], 1, "tampered"),
+        (&["/nowhere"], 3, "input"),
+    ] {
+        let (found, object) = answer(args);
+        assert_eq!(
+            (found, &object["verified"], &object["error"]["code"]),
+            (status, &json!(false), &json!(code)),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
 fn a_recipient_may_be_text_and_several_may_open() {
     let home = Home::with_keys();
     weightmark(["keygen", "identity", "-o", &home.at("second.key")]).ok();

@@ -161,7 +161,7 @@ fn a_loader_gets_what_it_expects_or_nothing() {
         Err(Error::Encryption { cause, .. }) => cause,
         _ => panic!("opened, or failed otherwise"),
     };
-    assert_eq!(cause(Model::options().expect_encrypted(), "model"), EncryptionError::NotEncrypted);
+    assert_eq!(cause(Model::options().expect_encrypted(), "model"), EncryptionError::ExpectedEncrypted);
     assert!(matches!(
         cause(Model::options().identity(identity()).expect_context("a@2"), "sealed"),
         EncryptionError::ContextMismatch { .. }

@@ -11,7 +11,7 @@ const RULES: [(&str, &[&str]); 11] = [
     ("io", &["error", "tensor"]),
     ("format", &["error", "io", "json", "tensor"]),
     ("crypto", &["error"]),
-    ("keys", &["crypto", "error", "io"]),
+    ("keys", &["crypto", "error", "io", "json"]),
     ("encryption", &["crypto", "error", "io", "json", "keys"]),
     ("signing", &["crypto", "error", "format", "io", "json", "keys"]),
     ("watermark", &["crypto", "error", "format", "io", "keys", "tensor"]),

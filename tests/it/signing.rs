@@ -76,8 +76,8 @@ fn only_the_keys_of_the_policy_count() {
     Policy::require(other.verifying_key()).or(key.verifying_key()).verify(home.path("model")).unwrap();
 
     // signed again by the attacker, under the publisher's name
-    let text = other.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().to_json();
-    let forged = text.replace(&other.verifying_key().id(), &key.verifying_key().id());
+    let bundle = other.sign(&Manifest::of(home.path("model")).unwrap()).unwrap();
+    let forged = bundle.to_json().replace(&other.verifying_key().id(), &key.verifying_key().id());
     home.write("model/model.sig", forged);
     assert_eq!(cause(Policy::require(key.verifying_key()).verify(home.path("model"))), VerifyError::BadSignature);
 }
@@ -119,7 +119,7 @@ fn a_single_file_is_held_to_the_signature_beside_it() {
     let (home, key) = signed();
     let file = home.path("model/model.safetensors");
     let policy = || Policy::require(key.verifying_key());
-    assert!(matches!(Model::options().policy(policy()).open(&file), Err(Error::Io { op: "open", .. })));
+    assert!(matches!(cause(Model::options().policy(policy()).open(&file)), VerifyError::NoSignature { .. }));
     key.sign(&Manifest::of(&file).unwrap()).unwrap().write(home.path("model/model.safetensors.sig")).unwrap();
     assert!(matches!(Model::options().open(&file), Err(Error::ApiMisuse(_))));
     assert_eq!(Model::options().policy(policy()).open(&file).unwrap().verified().unwrap().files(), 1);
@@ -128,6 +128,48 @@ fn a_single_file_is_held_to_the_signature_beside_it() {
         cause(Model::options().policy(policy()).open(&file)),
         VerifyError::DigestMismatch { path: "model.safetensors".into() }
     );
+}
+
+#[test]
+fn a_model_that_two_parsers_could_read_in_two_ways_is_not_signed() {
+    let home = Home::new();
+    let a = r#""a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#;
+    let header = format!("{{{a},{a}}}");
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), b"x"].concat();
+    home.write("model/model.safetensors", bytes);
+    assert!(matches!(Manifest::of(home.path("model")), Err(Error::Format { .. })));
+}
+
+#[test]
+fn a_bundle_of_lists_for_objects_is_refused() {
+    let (home, key) = signed();
+    let text = String::from_utf8(home.read("model/model.sig")).unwrap();
+    let hint = format!("{{\"hint\":\"{}\"}}", key.verifying_key().id());
+    assert!(text.contains(&hint));
+    let listed = text.replace(&hint, &format!("[\"{}\",null,null]", key.verifying_key().id()));
+    assert!(matches!(Bundle::parse(listed.as_bytes()), Err(VerifyError::MalformedBundle(_))));
+}
+
+#[test]
+fn a_model_of_more_files_than_a_process_may_open_is_verified_and_opened() {
+    let home = Home::new();
+    home.model("model", 50_000);
+    for i in 0..1500 {
+        home.write(&format!("model/files/{i}"), format!("some text, number {i}"));
+    }
+    let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+    key.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().write(home.path("model/model.sig")).unwrap();
+    let line = format!(
+        "ulimit -n 256; exec {} verify {} --key {}",
+        env!("CARGO_BIN_EXE_weightmark"),
+        home.at("model"),
+        home.write("key.pem", key.verifying_key().to_pem())
+    );
+    super::support::Run::of(std::process::Command::new("bash").args(["-c", &line])).ok();
+    let model = Model::options().policy(Policy::require(key.verifying_key())).open(home.path("model")).unwrap();
+    assert_eq!(model.verified().unwrap().files(), 1503);
+    let handles = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    assert!(handles < 400, "{handles} handles open");
 }
 
 #[test]

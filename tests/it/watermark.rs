@@ -77,6 +77,31 @@ fn the_mark_survives_what_thieves_do() {
     }
 }
 
+/// One row of enormous weights, which a model never looks at, must not drown the evidence of all others.
+#[test]
+fn a_row_of_enormous_weights_does_not_hide_the_mark() {
+    let (home, owner) = marked(Dtype::F32);
+    let model = Model::options().open(home.path("marked")).unwrap();
+    for size in [1.7e308, 1e200, 3.4e38, f64::INFINITY, f64::NAN] {
+        let data: Vec<_> = model
+            .tensors()
+            .map(|(_, info)| {
+                let mut values: Vec<f64> =
+                    model.tensor(&info.name).unwrap().to_f32().unwrap().into_iter().map(f64::from).collect();
+                values[..64].iter_mut().for_each(|w| *w = size * w.signum());
+                (info, values.into_iter().flat_map(f64::to_le_bytes).collect::<Vec<u8>>())
+            })
+            .collect();
+        let tensors: Vec<_> = data
+            .iter()
+            .map(|(i, bytes)| TensorData { name: &i.name, dtype: Dtype::F64, shape: &i.shape, bytes })
+            .collect();
+        home.write("suspect", to_bytes(&tensors, &BTreeMap::new()).unwrap());
+        let evidence = detector(&home, &owner).examine(home.path("suspect")).unwrap();
+        assert!(evidence.log10_p() < -1000.0 && evidence.copy().is_some(), "{size}: {}", evidence.log10_p());
+    }
+}
+
 #[test]
 fn nothing_is_found_where_nothing_is() {
     let (home, owner) = marked(Dtype::F32);

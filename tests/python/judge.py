@@ -171,7 +171,7 @@ def group_amplitudes(mark: Mark, sums: Floats, sizes: Ints, groups: Ints, dither
 
 def deviations(weights: Floats, suspect: Floats, scales: Floats) -> Floats:
     """Compute `clip(d / v, -4, 4) / v` (section 6)."""
-    x = np.nan_to_num(suspect, nan=0.0, posinf=0.0, neginf=0.0)
+    x = np.where(np.abs(suspect) <= 2.0**128, suspect, 0.0)  # NaN compares false
     kept = x != 0
     own = np.where(kept, weights, 0.0)
     c = (x * own).sum(1, keepdims=True) / np.maximum((own * own).sum(1, keepdims=True), 1e-30)
@@ -223,7 +223,7 @@ def judge_copies(mark: Mark, evidence: Floats, labels: list[str]) -> dict[str, f
     v = uniform(kdf(mark.key, "tardos-p"), "", CODE)
     odds = np.sin(edge + v * (math.pi / 2 - 2 * edge)) ** 2
     y = np.divide(evidence[0], np.sqrt(evidence[1]), out=np.zeros(CODE), where=evidence[1] > 0)
-    limit = 4 * math.sqrt(np.square(y).mean())  # places without runs have y = 0 and count
+    limit = 4 * math.sqrt(np.square(y).sum() / max(np.count_nonzero(y), 1))
     y = np.clip(y, -limit, limit)
     high, low = y * np.sqrt((1 - odds) / odds), -y * np.sqrt(odds / (1 - odds))
     steps = 0.05 * 1.06 ** np.arange(160) / math.sqrt(max(np.square(y).sum(), 1e-300))

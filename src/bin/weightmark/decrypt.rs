@@ -7,7 +7,7 @@ use weightmark::keys::{Identity, XWingIdentity};
 use weightmark::{Model, Result};
 
 use crate::cli::{Decrypt, Opening};
-use crate::output::{Outcome, print};
+use crate::output::{Outcome, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Decrypt, json: bool, bars: &Bars) -> Outcome {
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &Decrypt, json: bool, bars: &Bars) -> Outcome {
     let identities: Vec<&dyn Identity> = identities.iter().map(|identity| identity as &dyn Identity).collect();
     encryption::decrypt(&args.input, &args.output, &identities, args.opening.context.as_deref(), bars)?;
     let output = args.output.display().to_string();
-    print(json, "decrypt", json!({"output": output}), &format!("{output}: decrypted\n"))
+    print(json, "decrypt", json!({"output": output}), &format!("{}: decrypted\n", shown(&args.output)))
 }
 
 /// The files of a model, decrypted as they are read if it is encrypted.

@@ -5,7 +5,7 @@ use weightmark::keys::OwnerKey;
 use weightmark::watermark::{Embedded, Watermark};
 
 use crate::cli::Embed;
-use crate::output::{Outcome, print};
+use crate::output::{Outcome, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Embed, json: bool, bars: &Bars) -> Outcome {
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Embed, json: bool, bars: &Bars) -> Outcome {
         watermark = watermark.strength(strength);
     }
     let done = watermark.embed_with(&args.original, &args.output, bars)?;
-    let text = format!("{}: {}\n", args.output.display(), describe(&done));
+    let text = format!("{}: {}\n", shown(&args.output), describe(&done));
     print(json, "embed", json!(done), &text)
 }
 

@@ -8,7 +8,7 @@ use weightmark::encryption::Encryptor;
 use weightmark::keys::XWingRecipient;
 
 use crate::cli::{Encrypt, Recipients};
-use crate::output::{Failure, Outcome, print};
+use crate::output::{Failure, Outcome, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Encrypt, json: bool, bars: &Bars) -> Outcome {
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Encrypt, json: bool, bars: &Bars) -> Outcome {
     let ids: Vec<_> = recipients.iter().map(XWingRecipient::id).collect();
     Encryptor::to(recipients).context(&args.context).encrypt_with(&args.input, &args.output, bars)?;
     let output = args.output.display().to_string();
-    let text = format!("{output}: encrypted to {}\n", ids.join(", "));
+    let text = format!("{}: encrypted to {}\n", shown(&args.output), ids.join(", "));
     print(json, "encrypt", json!({"output": output, "context": args.context, "recipients": ids}), &text)
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 use weightmark::encryption::{self, Inspection, KEYS_FILE};
-use weightmark::error::{FormatError, Printable};
+use weightmark::error::{FormatError, Printable, VerifyError};
 use weightmark::format::ModelIndex;
 use weightmark::io::{Tree, tree};
 use weightmark::signing::Policy;
@@ -50,7 +50,7 @@ fn report_plain(tree: &dyn Tree, json: bool) -> Outcome {
     let mut text = String::new();
     let mut files = Vec::new();
     for entry in tree.entries() {
-        let tensors = index.files().iter().find(|(path, _)| *path == entry.path).map(|(_, index)| index);
+        let tensors = index.file(&entry.path);
         line(&mut text, format_args!("{:>10}  {}", size(entry.size), Printable(&entry.path)));
         let mut listed: Vec<Value> = Vec::new();
         for tensor in tensors.iter().flat_map(|index| index.tensors()) {
@@ -71,7 +71,8 @@ fn report_plain(tree: &dyn Tree, json: bool) -> Outcome {
     }
     let hint = match Policy::find(tree) {
         Ok(bundle) => Some(bundle.key_hint().unwrap_or_default().to_owned()),
-        Err(_) => None,
+        Err(Error::Verify { cause: VerifyError::NoSignature { .. }, .. }) => None,
+        Err(_) => Some("unreadable".to_owned()),
     };
     if let Some(hint) = &hint {
         line(&mut text, format_args!("signature: claims to be by key {} (not verified)", Printable(hint)));

@@ -4,9 +4,17 @@ use serde_json::json;
 use weightmark::keys::{Algorithm, OwnerKey, SigningKey, XWingIdentity, file::public_path};
 
 use crate::cli::{KeyKind, Keygen};
-use crate::output::{Outcome, print};
+use crate::output::{Failure, Outcome, print, shown};
 
 pub(crate) fn run(args: &Keygen, json: bool) -> Outcome {
+    let misplaced = match args.kind {
+        KeyKind::Identity | KeyKind::Owner if args.ed25519 => Some("--ed25519 is for signing keys"),
+        KeyKind::Identity | KeyKind::Signing => args.name.as_ref().map(|_| "--name is for owner keys"),
+        KeyKind::Owner => args.name.as_deref().is_none_or(str::is_empty).then_some("an owner needs a --name"),
+    };
+    if let Some(problem) = misplaced {
+        return Err(Failure::Usage(problem.to_owned()));
+    }
     let (kind, id) = match args.kind {
         KeyKind::Identity => {
             let identity = XWingIdentity::generate()?;
@@ -26,6 +34,10 @@ pub(crate) fn run(args: &Keygen, json: bool) -> Outcome {
         }
     };
     let (secret, public) = (args.output.display().to_string(), public_path(&args.output).display().to_string());
-    let text = format!("{kind} {id}\nsecret  {secret}  (keep it to yourself, and a backup)\npublic  {public}\n");
+    let text = format!(
+        "{kind} {id}\nsecret  {}  (keep it to yourself, and a backup)\npublic  {}\n",
+        shown(&args.output),
+        shown(&public_path(&args.output))
+    );
     print(json, "keygen", json!({"kind": kind, "id": id, "secret": secret, "public": public}), &text)
 }

@@ -27,7 +27,11 @@ use progress::Bars;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     raise_file_limit();
-    let bars = Bars::new(!cli.quiet && !cli.json);
+    let writes = matches!(
+        cli.command,
+        Command::Encrypt(_) | Command::Decrypt(_) | Command::Embed(_) | Command::Protect(_) | Command::Sign(_)
+    );
+    let bars = Bars::new(!cli.quiet && !cli.json, writes);
     let done = match &cli.command {
         Command::Keygen(args) => keygen::run(args, cli.json),
         Command::Encrypt(args) => encrypt::run(args, cli.json, &bars),

@@ -1,10 +1,11 @@
 //! Streams and exit status: results on stdout, errors and hints on stderr.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use weightmark::Error;
-use weightmark::error::{Code, EncryptionError, KeyError, VerifyError};
+use weightmark::error::{Code, EncryptionError, KeyError, Printable, VerifyError};
 
 /// Why a command ends without success.
 pub(crate) enum Failure {
@@ -12,6 +13,8 @@ pub(crate) enum Failure {
     Error(Error),
     /// The question was answered: no.
     No,
+    /// What the user asked for makes no sense.
+    Usage(String),
     /// Whoever reads our output has stopped.
     BrokenPipe,
 }
@@ -29,6 +32,7 @@ impl Failure {
         match self {
             Self::BrokenPipe => 0,
             Self::No => 1,
+            Self::Usage(_) => 2,
             Self::Error(error) => match error.code() {
                 Code::Refused => 1,
                 Code::Misuse => 2,
@@ -40,11 +44,15 @@ impl Failure {
     }
 
     pub(crate) fn report(&self) {
-        let Self::Error(error) = self else { return };
+        let (message, hint) = match self {
+            Self::No | Self::BrokenPipe => return,
+            Self::Usage(problem) => (problem.clone(), None),
+            Self::Error(error) => (error.to_string(), hint(error)),
+        };
         let bold = anstyle::AnsiColor::Red.on_default().bold();
         let mut stderr = anstream::stderr();
-        let _ = writeln!(stderr, "weightmark: {bold}error{bold:#}: {error}"); // nowhere left to say that stderr is gone
-        if let Some(hint) = hint(error) {
+        let _ = writeln!(stderr, "weightmark: {bold}error{bold:#}: {}", Printable(&message)); // nowhere left to say that stderr is gone
+        if let Some(hint) = hint {
             let _ = writeln!(stderr, "hint: {hint}");
         }
     }
@@ -66,6 +74,11 @@ pub(crate) fn print(json: bool, verb: &str, object: Value, text: &str) -> Outcom
         io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
         _ => Failure::Error(Error::Io { op: "write", name: "stdout".into(), source: e }),
     })
+}
+
+/// A path for people: what could move the cursor or forge a line is escaped.
+pub(crate) fn shown(path: &Path) -> String {
+    Printable(&path.display().to_string()).to_string()
 }
 
 /// A size for people: `86.7 MiB`.

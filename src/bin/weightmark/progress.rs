@@ -10,6 +10,8 @@ use weightmark::io::Progress;
 
 /// Work that is done sooner shows no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The exit status of a process that Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
 
 /// Bars on stderr, one a task; drawn only on a terminal.
 pub(crate) struct Bars {
@@ -27,12 +29,19 @@ struct Task {
 }
 
 impl Bars {
-    /// Watches for Ctrl-C and, if `show`, draws bars.
-    pub(crate) fn new(show: bool) -> Self {
+    /// Draws bars if `show` and stderr is a terminal. Where work `writes`, the first Ctrl-C asks it to stop and clean
+    /// up, and the second ends the process; otherwise the first does, as always.
+    pub(crate) fn new(show: bool, writes: bool) -> Self {
         let cancelled = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&cancelled);
-        // without the handler Ctrl-C just ends the process: outputs are atomic either way
-        let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+        if writes {
+            let flag = Arc::clone(&cancelled);
+            // if there can be no handler, Ctrl-C just ends the process: outputs are atomic either way
+            let _ = ctrlc::set_handler(move || {
+                if flag.swap(true, Ordering::Relaxed) {
+                    std::process::exit(INTERRUPTED);
+                }
+            });
+        }
         let show = show && std::io::stderr().is_terminal();
         Self { show, current: Mutex::new(None), done: AtomicU64::new(0), cancelled }
     }

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use weightmark::encryption::KEYS_FILE;
-use weightmark::io::atomic::{Access, AtomicFile};
+use weightmark::io::atomic::{Access, AtomicFile, refuse_inside};
 use weightmark::keys::{OwnerKey, SigningKey, XWingRecipient};
 use weightmark::model::Protector;
 
 use crate::cli::Protect;
 use crate::embed::describe;
 use crate::encrypt::recipients;
-use crate::output::{Outcome, print};
+use crate::output::{Outcome, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
@@ -27,6 +27,7 @@ pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
         protector = protector.strength(strength);
     }
     let place = args.record.clone().unwrap_or_else(|| beside(&args.output));
+    refuse_inside(&args.model, &place)?;
     let record_file = AtomicFile::create(&place, Access::Shared)?; // fails now rather than after the work
     let done = protector.protect_with(&args.model, &args.output, bars)?;
     let mut record = json!(done);
@@ -37,18 +38,18 @@ pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
     }
     record_file.write_at(0, format!("{record:#}\n").as_bytes())?;
     record_file.commit()?;
-    let output = args.output.display();
+    let output = shown(&args.output);
     let text = format!(
         "{}\nsigned: {} files by key {}\nencrypted: {output}/ to {}; envelope in {KEYS_FILE}\nrecord: {}\n",
         describe(&done.mark),
         done.files,
         done.signer,
         ids.join(", "),
-        place.display()
+        shown(&place)
     );
     let mut object = json!(done);
     if let Some(fields) = object.as_object_mut() {
-        fields.insert("output".into(), json!(output.to_string()));
+        fields.insert("output".into(), json!(args.output.display().to_string()));
         fields.insert("record".into(), json!(place.display().to_string()));
         fields.insert("recipients".into(), json!(ids));
     }
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
 
 /// Where the record lies unless the user says otherwise: not inside of what is given away.
 fn beside(output: &std::path::Path) -> PathBuf {
-    let mut name = output.as_os_str().to_owned();
+    let mut name = output.components().as_path().as_os_str().to_owned(); // without a slash at the end
     name.push(".record.json");
     name.into()
 }

@@ -3,24 +3,35 @@
 use std::path::Path;
 
 use serde_json::json;
+use weightmark::io::atomic::refuse_existing;
 use weightmark::io::tree;
 use weightmark::keys::SigningKey;
 use weightmark::signing::{Manifest, signature_path};
 
 use crate::cli::Sign;
-use crate::output::{Outcome, print};
+use crate::output::{Failure, Outcome, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Sign, json: bool, bars: &Bars) -> Outcome {
     let key = SigningKey::load(&args.key)?;
     let signature = args.signature.clone().unwrap_or_else(|| signature_path(&args.model));
+    refuse_existing(&signature)?;
     let inside = path_inside(&args.model, &signature);
-    let ignore: Vec<&str> = args.ignore_paths.iter().map(String::as_str).chain(inside.as_deref()).collect();
-    let manifest = Manifest::of_tree(&*tree::open(&args.model)?, &ignore, bars)?;
+    let model = tree::open(&args.model)?;
+    let mut ignore = Vec::new();
+    for path in args.ignore_paths.iter().map(|path| path.trim_end_matches('/')) {
+        let beneath = format!("{path}/");
+        if !model.entries().iter().any(|entry| entry.path == path || entry.path.starts_with(&beneath)) {
+            return Err(Failure::Usage(format!("--ignore-paths {path}: there is no such path in the model")));
+        }
+        ignore.push(path);
+    }
+    ignore.extend(inside.as_deref());
+    let manifest = Manifest::of_tree(&*model, &ignore, bars)?;
     key.sign(&manifest)?.write(&signature)?;
     let (files, signer) = (manifest.resources().len(), key.verifying_key().id());
     let place = signature.display().to_string();
-    let text = format!("{place}: {files} files signed by key {signer}\n");
+    let text = format!("{}: {files} files signed by key {signer}\n", shown(&signature));
     print(json, "sign", json!({"signature": place, "files": files, "signer": {"key": signer}}), &text)
 }
 

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use serde_json::json;
+use weightmark::encryption::DecryptedTree;
 use weightmark::error::{Code, Printable};
-use weightmark::io::Tree;
+use weightmark::io::{Tree, tree};
 use weightmark::keys::VerifyingKey;
 use weightmark::signing::{Bundle, Policy, SIGNATURE_FILE, Verified, signature_path};
 use weightmark::{Error, Result};
@@ -19,8 +20,9 @@ pub(crate) fn run(args: &Verify, json: bool, bars: &Bars) -> Outcome {
     match verify(args, bars) {
         Ok(verified) => report(&verified, json),
         Err(error) => {
-            if json && error.code() == Code::Refused {
-                print(true, "verify", json!({"verified": false, "error": describe(&error)}), "")?;
+            if json {
+                // whether anyone reads it or not, the answer stays no
+                let _ = print(true, "verify", json!({"verified": false, "error": describe(&error)}), "");
             }
             Err(error.into())
         }
@@ -49,7 +51,9 @@ fn signature(args: &Verify, tree: &dyn Tree) -> Result<(Bundle, Option<String>)>
         None if !tree.is_single_file() => Ok((Policy::find(tree)?, Some(SIGNATURE_FILE.to_owned()))),
         named => {
             let place = named.clone().unwrap_or_else(|| signature_path(&args.model));
-            Ok((Bundle::read(&place)?, path_inside(&args.model, &place)))
+            // a file beside encrypted ones is not one of the model, whatever its name
+            let is_plain = !DecryptedTree::recognises(&*tree::open(&args.model)?);
+            Ok((Bundle::read(&place)?, path_inside(&args.model, &place).filter(|_| is_plain)))
         }
     }
 }
@@ -74,6 +78,14 @@ fn report(verified: &Verified, json: bool) -> Outcome {
 fn describe(error: &Error) -> serde_json::Value {
     match error {
         Error::Verify { cause, .. } => json!({"code": cause.word(), "path": cause.path()}),
-        _ => json!({"code": "tampered", "path": null}),
+        other => {
+            let code = match other.code() {
+                Code::Refused => "tampered",
+                Code::Key => "key",
+                Code::Cancelled => "cancelled",
+                _ => "input",
+            };
+            json!({"code": code, "path": null})
+        }
     }
 }
