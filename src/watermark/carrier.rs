@@ -1,6 +1,8 @@
 //! What carries a mark: which tensors, cut into which blocks, under which parameters.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -222,16 +224,66 @@ pub(super) fn is_weight(value: f64) -> bool {
 /// The weights of a block, row by row.
 pub(super) struct Weights {
     pub(super) columns: usize,
-    pub(super) values: Vec<f64>,
+    pub(super) values: Buffer,
+}
+
+/// Numbers in memory that the thread has used before: fresh pages cost more than the arithmetic on them.
+pub(super) struct Buffer(Vec<f64>);
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Buffer {
+    /// Buffers that a thread keeps.
+    const KEPT: usize = 2;
+
+    fn of(len: usize) -> Self {
+        let mut values = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
+        values.resize(len, 0.0);
+        Self(values)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < Self::KEPT {
+                pool.push(std::mem::take(&mut self.0));
+            }
+        });
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f64];
+
+    fn deref(&self) -> &[f64] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f64] {
+        &mut self.0
+    }
 }
 
 impl Weights {
     /// Reads a block of `tensor`. Infinities and NaN are left as they are.
     pub(super) fn read(source: &dyn ReadAt, tensor: &TensorInfo, block: &Block) -> Result<Self> {
-        let bytes = source.read_span(block.span(tensor))?;
+        const PIECE: usize = 8192; // weights read at a time, so that their bytes stay in cache
         let columns = tensor.matrix().1 as usize;
-        let mut values = vec![0.0; columns * block.rows as usize];
-        lanes::load(tensor.dtype, &bytes, &mut values);
+        let mut values = Buffer::of(columns * block.rows as usize);
+        let width = (tensor.dtype.bits() / 8) as usize;
+        let mut bytes = vec![0; PIECE.min(values.len()) * width];
+        let mut at = block.span(tensor).start;
+        for piece in values.chunks_mut(PIECE) {
+            let bytes = &mut bytes[..piece.len() * width];
+            source.read_at(at, bytes)?;
+            lanes::load(tensor.dtype, bytes, piece);
+            at += bytes.len() as u64;
+        }
         Ok(Self { columns, values })
     }
 
@@ -295,8 +347,7 @@ impl Displacement {
             if scale > 0.0 {
                 let values = &weights.values[piece.start..piece.end];
                 let units = values.iter().zip(piece.chips(chips.signs(piece.run)));
-                sums[group] +=
-                    units.map(|(w, s)| (s * (w / scale) * 1_048_576.0).round_ties_even() as i64).sum::<i64>();
+                sums[group] += units.map(|(w, s)| round_ties_even(s * (w / scale) * 1_048_576.0) as i64).sum::<i64>();
             }
         }
         let amplitude = sums.iter().zip(&counts).zip(&chips.dither).map(|((sum, count), dither)| {
@@ -316,6 +367,12 @@ impl Displacement {
 /// Change of a copy weight at strength 1: half of the energy uniform over the row, half proportional to the weight.
 pub(super) fn copy_amplitude(weight: f64, scale: f64) -> f64 {
     (0.5 * scale * scale + 0.5 * weight * weight).sqrt()
+}
+
+/// Rounds to the nearest integer, halves to even, for magnitudes below 2^51, in two additions that every processor has.
+fn round_ties_even(value: f64) -> f64 {
+    const SHIFT: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52: its last bit is worth 1
+    (value + SHIFT) - SHIFT
 }
 
 /// In eight interleaved lanes, so that it is fast and every implementation can add in the same order.
@@ -363,7 +420,7 @@ mod tests {
     #[test]
     fn pieces_cover_every_weight_once_and_keep_to_rows_and_runs() {
         for (columns, rows) in [(1, 200), (9, 50), (63, 3), (64, 4), (65, 4), (384, 3)] {
-            let weights = Weights { columns, values: vec![0.0; columns * rows] };
+            let weights = Weights { columns, values: Buffer::of(columns * rows) };
             let mut next = 0;
             for piece in weights.pieces() {
                 assert_eq!(piece.start, next);

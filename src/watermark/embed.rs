@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::carrier::{Block, Displacement, Original, copy_amplitude, is_rounded};
 use super::fingerprint::{CODE_LEN, Code};
-use super::keystream::{Key, Role};
+use super::keystream::{Key, RUN, Role};
 use crate::crypto;
 use crate::error::{Cause, Result, WatermarkError};
 use crate::format::{ModelIndex, SIGNATURE_FILE};
@@ -141,10 +141,9 @@ impl Marker<'_> {
         copy_between(&*source, &file, &spans, progress)?;
         let blocks: Vec<_> = blocks.collect();
         let marked = blocks.par_iter().map(|block| {
-            let tensor = &self.original.carrier(block).tensor;
-            let (bytes, distortion) = self.mark_block(block)?;
-            file.write_at(block.span(tensor).start, &bytes)?;
-            step(progress, bytes.len() as u64)?;
+            let distortion = self.mark_block(block, &file)?;
+            let span = block.span(&self.original.carrier(block).tensor);
+            step(progress, span.end - span.start)?;
             Ok(distortion)
         });
         let distortions: Vec<Distortion> = marked.collect::<Result<_>>()?; // summed in order: the same every time
@@ -155,8 +154,11 @@ impl Marker<'_> {
         }))
     }
 
-    fn mark_block(&self, block: &Block) -> Result<(Vec<u8>, Distortion)> {
-        let dtype = self.original.carrier(block).tensor.dtype;
+    /// Marks a block and writes it to its place.
+    fn mark_block(&self, block: &Block, file: &AtomicFile) -> Result<Distortion> {
+        const PIECE: usize = 64 << 10; // bytes written at a time
+        let tensor = &self.original.carrier(block).tensor;
+        let (dtype, size) = (tensor.dtype, (tensor.dtype.bits() / 8) as usize);
         let strength = self.original.parameters.strength;
         let weights = self.original.read(block)?;
         let chips = self.original.chips(&self.mark, block);
@@ -167,8 +169,9 @@ impl Marker<'_> {
         } else {
             Vec::new()
         };
-        let size = (dtype.bits() / 8) as usize;
-        let mut bytes = vec![0; weights.values.len() * size];
+        let mut distortion = Distortion::default();
+        let mut bytes = Vec::with_capacity(PIECE);
+        let mut at = block.span(tensor).start;
         for piece in weights.pieces() {
             let scale = scales[piece.row];
             let role = chips.role(piece.run, CODE_LEN);
@@ -184,14 +187,19 @@ impl Marker<'_> {
                     (Role::Copy(_), None) => 0.0,
                 };
                 let word = rounding.get(i).copied().unwrap_or_default();
-                lanes::store(dtype, weight + chip * change, word, &mut bytes[i * size..]);
+                let (place, mut stored) = (bytes.len(), [0.0]);
+                bytes.resize(place + size, 0);
+                lanes::store(dtype, weight + chip * change, word, &mut bytes[place..]);
+                lanes::load(dtype, &bytes[place..], &mut stored);
+                distortion.add(Distortion { change: (stored[0] - weight).powi(2), energy: weight * weight });
+            }
+            if bytes.len() + RUN * size > PIECE || piece.end == weights.values.len() {
+                file.write_at(at, &bytes)?;
+                at += bytes.len() as u64;
+                bytes.clear();
             }
         }
-        let mut stored = vec![0.0; weights.values.len()];
-        lanes::load(dtype, &bytes, &mut stored);
-        let change = stored.iter().zip(&weights.values).map(|(new, old)| (new - old) * (new - old)).sum();
-        let energy = weights.values.iter().map(|w| w * w).sum();
-        Ok((bytes, Distortion { change, energy }))
+        Ok(distortion)
     }
 
     fn report(&self, distortion: Distortion, root: &[u8; 32], watermark: &Watermark<'_>) -> Embedded {
