@@ -107,7 +107,8 @@ impl Bundle {
         Self::parse(&source.read_all(MAX_BUNDLE)?).map_err(|cause| cause.on(source.name()))
     }
 
-    /// Parses a bundle, strictly: no unknown or duplicate field anywhere, every object an object.
+    /// Parses a bundle, strictly: no unknown or duplicate field, every object an object. Certificates, log entries and
+    /// timestamps, which this version refuses or does not use, are not looked into.
     pub fn parse(bytes: &[u8]) -> Result<Self, VerifyError> {
         let raw = json::parse(bytes).map_err(VerifyError::MalformedBundle)?;
         let text = std::str::from_utf8(bytes).map_err(|e| VerifyError::MalformedBundle(e.to_string()))?;
