@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::carrier::{Block, Displacement, Original, Weights, copy_amplitude, counterpart, is_weight};
+use super::carrier::{Block, Displacement, Original, copy_amplitude, counterpart};
 use super::fingerprint::{CODE_LEN, Code};
 use super::keystream::{Key, Role};
 use super::statistics::log10_p;
+use super::weights::{Weights, is_weight};
 use crate::error::Result;
 use crate::format::ModelIndex;
 use crate::io::progress::{Progress, step};
