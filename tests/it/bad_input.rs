@@ -194,6 +194,30 @@ fn tampering_exits_1_and_leaves_nothing() {
 }
 
 #[test]
+fn a_file_that_may_not_be_read() {
+    let home = Home::with_keys();
+    let data = home.write("data", "weights");
+    fs::set_permissions(&data, Permissions::from_mode(0o000)).unwrap();
+    let (recipient, out) = (home.at("id.key.pub"), home.at("out"));
+    let is_root = Run::of(Command::new("id").arg("-u")).ok().trim() == "0";
+    let run = if is_root {
+        // root may read everything: become somebody else, with a copy of the program where they can run it
+        let place = tempfile::tempdir().unwrap();
+        fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+        let program = place.path().join("weightmark");
+        fs::copy(env!("CARGO_BIN_EXE_weightmark"), &program).unwrap();
+        let somebody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        fs::set_permissions(home.path("."), Permissions::from_mode(0o755)).unwrap();
+        let args = ["encrypt", &data, "-r", &recipient, "-o", &out];
+        Run::of(Command::new("setpriv").args(somebody).arg(&program).args(args))
+    } else {
+        weightmark(["encrypt", &data, "-r", &recipient, "-o", &out])
+    };
+    run.fails(3, &["data", "cannot open", "Permission denied"]);
+    assert!(!home.path("out").exists());
+}
+
+#[test]
 fn a_full_disk_leaves_nothing() {
     let home = Home::with_keys();
     let small = home.path("small");
