@@ -23,9 +23,18 @@ pub(crate) struct Bars {
 
 struct Task {
     started: Instant,
-    total: u64,
-    name: String,
-    bar: Option<ProgressBar>,
+    /// Counts from the start, so that its speed is right when it is drawn at last.
+    bar: ProgressBar,
+}
+
+impl Task {
+    fn new(name: &str, total: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        let style = "{msg:>8} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(name.to_owned());
+        Self { started: Instant::now(), bar }
+    }
 }
 
 impl Bars {
@@ -49,8 +58,8 @@ impl Bars {
     /// Takes the bars off the screen.
     pub(crate) fn clear(&self) {
         let task = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(bar) = task.and_then(|task| task.bar) {
-            bar.finish_and_clear();
+        if let Some(task) = task {
+            task.bar.finish_and_clear();
         }
     }
 }
@@ -59,8 +68,7 @@ impl Progress for Bars {
     fn begin(&self, task: &str, total: u64) {
         self.clear();
         self.done.store(0, Ordering::Relaxed);
-        let task = Task { started: Instant::now(), total, name: task.to_owned(), bar: None };
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Task::new(task, total));
     }
 
     fn advance(&self, bytes: u64) {
@@ -68,18 +76,12 @@ impl Progress for Bars {
         if !self.show {
             return;
         }
-        let Ok(mut current) = self.current.try_lock() else { return }; // another thread is drawing
-        let Some(task) = current.as_mut() else { return };
-        if task.bar.is_none() && task.started.elapsed() > PATIENCE {
-            let bar = ProgressBar::with_draw_target(Some(task.total), ProgressDrawTarget::stderr());
-            let style = "{msg:>8} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_message(task.name.clone());
-            task.bar = Some(bar);
+        let Ok(current) = self.current.try_lock() else { return }; // another thread is drawing
+        let Some(task) = current.as_ref() else { return };
+        if task.bar.is_hidden() && task.started.elapsed() > PATIENCE {
+            task.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        if let Some(bar) = &task.bar {
-            bar.set_position(done.min(task.total));
-        }
+        task.bar.set_position(done.min(task.bar.length().unwrap_or(done)));
     }
 
     fn is_cancelled(&self) -> bool {
