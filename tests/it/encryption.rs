@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use weightmark::encryption::{Encryptor, Reader};
 use weightmark::error::{EncryptionError, KeyError};
-use weightmark::io::{Progress, ReadAt, ReadAtExt, SliceAt};
+use weightmark::io::{FileAt, Progress, ReadAt, ReadAtExt, SliceAt};
 use weightmark::keys::{Identity, XWingIdentity};
 use weightmark::{Error, Model};
 
-use super::support::{Home, Random};
+use super::support::{Home, Random, vector};
 
 const CHUNK: usize = 16 << 10;
 
@@ -168,6 +168,21 @@ fn a_loader_gets_what_it_expects_or_nothing() {
     ));
     let unopened = Model::options().open(home.path("sealed"));
     assert!(matches!(unopened, Err(Error::Key { cause: KeyError::Wanted, .. })));
+}
+
+/// Files of version 1 of the format open with every later version.
+#[test]
+fn vectors_open_for_ever() {
+    let text = std::fs::read_to_string(vector("encryption/identity.txt")).unwrap();
+    let identity = || XWingIdentity::parse(text.lines().find(|line| !line.starts_with('#')).unwrap()).unwrap();
+    let reader = Reader::open(FileAt::open(vector("encryption/model.bin.wmenc")).unwrap(), &[&identity()]).unwrap();
+    assert_eq!((reader.context(), reader.path()), ("acme/vector@1", "model.bin"));
+    assert_eq!(reader.read_all(100).unwrap(), b"weights, sealed for ever\n");
+    let model = Model::options().identity(identity()).expect_context("acme/vector@1");
+    let tree = model.tree(vector("encryption/directory")).unwrap();
+    let files: Vec<_> =
+        tree.entries().iter().map(|e| (e.path.as_str(), tree.open(&e.path).unwrap().read_all(10).unwrap())).collect();
+    assert_eq!(files, [("one", b"one".to_vec()), ("sub/two", b"two".to_vec())]);
 }
 
 #[test]

@@ -29,6 +29,11 @@ pub(super) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name)
 }
 
+/// A file in `vectors`: made once, read for ever.
+pub(super) fn vector(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name)
+}
+
 /// A finished command.
 pub(super) struct Run {
     pub(super) status: i32,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
 use weightmark::format::safetensors::{TensorData, read, to_bytes};
 use weightmark::io::{ReadAtExt, SliceAt};
 use weightmark::keys::OwnerKey;
@@ -9,7 +10,7 @@ use weightmark::tensor::Dtype;
 use weightmark::watermark::{Detector, Evidence, Watermark};
 use weightmark::{Error, Model, error::WatermarkError};
 
-use super::support::{Home, Random, encode, safetensors};
+use super::support::{Home, Random, encode, safetensors, vector};
 
 const WEIGHTS: usize = 600_000;
 
@@ -156,6 +157,43 @@ fn embedding_is_reproducible_and_copies_differ() {
     assert_ne!(embed("copy-4", "other").1, again);
     let innocent = detector(&home, &owner).examine(home.path("other")).unwrap();
     assert_eq!(innocent.copy().unwrap().label, "copy-4");
+}
+
+/// The mark of version 1, to the bit: a change of the scheme shows here first.
+#[test]
+fn the_mark_is_the_same_for_ever() {
+    let home = Home::new();
+    let text = std::fs::read_to_string(vector("watermark/owner.txt")).unwrap();
+    let owner = OwnerKey::parse(text.lines().find(|line| !line.starts_with('#')).unwrap()).unwrap();
+    let mut random = Random(3);
+    for (dtype, root, digest) in [
+        (
+            Dtype::F32,
+            "f9c292c050b922df45bf30fc2388b0c0b0b794f1e92b8d327c6dd2d8f12c5a48",
+            "48075eda6f5b6e1c7937e29112e905bce529f9701c6e0277da476cd7032f7f05",
+        ),
+        (
+            Dtype::F16,
+            "1ab4d0e09e25dab9997770fc51831730601041ab42db5e67f0ef165e3b195036",
+            "a4608ada9ecaed8f5880b4c428f41e053cc3dc3970656044b2c6c515235c5a6a",
+        ),
+        (
+            Dtype::BF16,
+            "78987efb50b96ddc773b58e9e48f2326454df1dd47657c42abeb08f3389e9134",
+            "13ff495d0da0f905d18fbdca8a712a16b844701dc94318a1111b195539944884",
+        ),
+    ] {
+        // sums of uniforms rather than logarithms and cosines, which differ from one C library to the next
+        let mut weight = || 0.05 * ((0..4).map(|_| random.uniform()).sum::<f64>() - 2.0);
+        let bytes: Vec<u8> = (0..100 * 100).flat_map(|_| encode(dtype, weight())).collect();
+        let tensor = TensorData { name: "w", dtype, shape: &[100, 100], bytes: &bytes };
+        home.write("original", to_bytes(&[tensor], &BTreeMap::new()).unwrap());
+        let to = dtype.to_string();
+        let done =
+            Watermark::new(&owner).copy("copy-3").beacon("1").embed(home.path("original"), home.path(&to)).unwrap();
+        let marked: String = Sha256::digest(home.read(&to)).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((done.original_root.as_str(), marked.as_str()), (root, digest), "{dtype}");
+    }
 }
 
 #[test]
