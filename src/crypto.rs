@@ -1,4 +1,5 @@
-//! The primitives this crate stands on, each from a well-kept library, and every label that separates their uses.
+//! The primitives this crate stands on, each from a well-kept library, and the labels that separate their
+//! uses. (Those of the watermark are part of its specification, and stand where it is followed.)
 //!
 //! Private: nothing here is part of the public interface, so that the libraries can be exchanged.
 

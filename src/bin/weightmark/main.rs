@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A verified model keeps its files open: allow as many as the system lets us.
+/// Large files of a model stay open while it is worked on: allow as many as the system lets us.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
