@@ -152,6 +152,10 @@ fn keys_that_are_missing_foreign_open_to_others_or_of_another_kind() {
     decrypt("other.key").fails(4, &["data.wmenc", "none of the identities"]);
     weightmark(["decrypt", &sealed, "-o", &out]).fails(4, &["data.wmenc", "no identity was given"]);
     decrypt("missing.key").fails(3, &["missing.key", "cannot open"]);
+    fs::create_dir(home.path("folder")).unwrap();
+    decrypt("folder").fails(3, &["folder", "is a directory"]);
+    weightmark(["sign", &data, "--key", &home.at("folder")]).fails(3, &["folder", "is a directory"]);
+    weightmark(["verify", &data, "--key", &home.at("folder")]).fails(3, &["folder", "is a directory"]);
     decrypt("owner.key").fails(4, &["owner.key", "another kind of key"]);
     decrypt("release.pem").fails(4, &["release.pem", "not a weightmark identity"]);
     weightmark(["encrypt", &data, "-r", &home.at("id.key"), "-o", &out]).fails(4, &["id.key", "another kind of key"]);
