@@ -1,245 +1,192 @@
 """Decrypt a weightmark encrypted file or directory: a second reader, independent of the crate.
 
-    python read_wmenc.py IDENTITY_FILE ENCRYPTED OUT
+    python read_wmenc.py IDENTITY ENCRYPTED OUT
 
-Follows the encrypted file and encrypted directory sections of the specification, and below them
-C2SP chunked-encryption (Cobblestone-256); `xwing.py` beside this file follows the sections on keys.
-Neither shares code with the crate, so a file that both can read is what the specification says.
+Follows sections 1 and 4 of the specification; beside this file, `envelope.py` follows section 2,
+`cobblestone.py` section 3 and `keys.py` section 5. None of it shares code with the crate, so a file
+that both can read is what the specification says.
 
-ENCRYPTED is one `.wmenc` file or an encrypted directory; OUT must not exist, and it appears only
-once everything has been authenticated.  Otherwise: status 1 and a message on stderr.
+IDENTITY is a key file, or `passphrase:FILE`. ENCRYPTED is one `.wmenc` file or an encrypted
+directory; of a directory, the groups that open are decrypted. OUT must not exist, and it appears
+only once everything has been authenticated. Otherwise: status 1 and a message on stderr.
 """
 
 from __future__ import annotations
 
-import base64
 import hmac
-import json
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 # isort: split
-from xwing import (
-    Identity,
-    RefusedError,
-    hkdf,
-    hkdf_expand,
-    hpke_open,
-    need,
-    read_identity,
-    xwing_decapsulate,
-)
+from cobblestone import Message, RefusedError, hkdf, need, take
+from envelope import check_groups, parse_envelope
+from keys import Identity, Passphrase, read_identity
 
-FILE_MAGIC = b"weightmark-enc-1"
-KEYS_MAGIC = b"weightmark-key-1"
-KEYS_NAME = "weightmark.keys"
-SUITE = "cobblestone-256"
-ALIGN = 4096
-CHUNK = 16384
-TAG = 16
-ENC = 1120  # bytes of an X-Wing ciphertext
-BODY = 32 + TAG  # bytes of a sealed input key
+FILE_MAGIC, KEYS_MAGIC, KEYS_NAME = b"weightmark-enc-1", b"weightmark-key-1", "weightmark.keys"
+ALIGN, LONGEST, MOST_BLOCKS = 4096, 1 << 24, 256
 
 
 class Header(NamedTuple):
-    """A parsed, not yet authenticated header; `key_id` only when there is no envelope."""
+    """What stands before a payload, not yet authenticated; `body` is an envelope or a key id."""
 
-    authenticated: bytes
+    signed: bytes
+    body: bytes
     mac: bytes
-    envelope: bytes | None
-    key_id: bytes
+
+    def check(self, key: bytes) -> None:
+        """Authenticate the header under the input key."""
+        mac = hmac.digest(hkdf(key, b"weightmark envelope v1", 32), self.signed, "sha256")
+        need(hmac.compare_digest(mac, self.mac), "envelope-tampered", "the MAC is wrong")
 
 
-def b64decode(text: str, length: int) -> bytes:
-    """Decode base64 of exactly `length` bytes in its one canonical spelling."""
-    data = base64.b64decode(text, validate=True)
-    need(base64.b64encode(data).decode() == text, "envelope: base64 is not canonical")
-    need(len(data) == length, "envelope: stanza of the wrong size")
-    return data
+def read_header(found: bytes, stream: BinaryIO, magic: bytes, member: bool = False) -> Header:
+    """Read up to the end of the padding, after the 16 bytes `found` at the start."""
+    need(len(found) == 16 and found[:15] == magic[:15], "not-encrypted", "not encrypted")
+    need(found == magic, "unknown-version", "a version this reader does not know")
+    start = take(stream, 4)
+    length = int.from_bytes(start, "little")
+    need(length <= LONGEST, "bad-envelope", "the envelope is too long")
+    need(length == 0 or not member, "foreign-file", "a file with an envelope of its own")
+    need(length > 0 or member, "bad-envelope", "no envelope: the file belongs to a directory")
+    body, mac = take(stream, length or 16), take(stream, 32)
+    padding = take(stream, -(52 + len(body)) % ALIGN)
+    need(not any(padding), "bad-envelope", "the padding is not zero")
+    return Header(found + start + body, body, mac)
 
 
-def unwrap(identity: Identity, recipients: list[dict[str, str]]) -> bytes:
-    """Find the input key in the recipient stanzas."""
-    for stanza in recipients:
-        if stanza["id"] != identity.id:
-            continue
-        enc, body = b64decode(stanza["enc"], ENC), b64decode(stanza["body"], BODY)
-        try:
-            return hpke_open(xwing_decapsulate(identity, enc), b"weightmark x-wing v1", body)
-        except (InvalidTag, ValueError):
-            continue  # another recipient may share the short id
-    raise RefusedError("no recipient stanza opens with this identity")
+def open_envelope(identities: list[Identity], header: Header, stanzas: list[Any]) -> bytes:
+    """Find the input key in the stanzas, and authenticate the header."""
+    refusal = RefusedError("no-match", "no recipient stanza is for this identity")
+    for stanza, identity in ((s, i) for s in stanzas for i in identities):
+        if (stanza["type"], stanza["id"]) == (identity.type, identity.id):
+            try:
+                key = identity.open(stanza)
+            except RefusedError as error:
+                refusal = error
+            else:
+                header.check(key)
+                return key
+    raise refusal
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object; refuse a repeated name."""
-    need(len({name for name, _ in pairs}) == len(pairs), "envelope: a name is repeated")
-    return dict(pairs)
+def open_file(stream: BinaryIO, identities: list[Identity], context: str | None) -> Message:
+    """Take the steps of section 1 up to the commitment."""
+    header = read_header(stream.read(16), stream, FILE_MAGIC)
+    envelope = parse_envelope(header.body, directory=False)
+    key = open_envelope(identities, header, envelope["recipients"])
+    expect(envelope, context)
+    return Message(stream, key, envelope["context"], envelope["path"])
 
 
-def refuse_number(text: str) -> None:
-    """Refuse a JSON number that is not a plain integer."""
-    raise RefusedError(f"envelope: {text} is not an integer")
+def expect(envelope: dict[str, Any], context: str | None) -> None:
+    """Compare the context with the one the caller expects."""
+    same = context in (None, envelope["context"])
+    need(same, "context-mismatch", f"the context is {envelope['context']!r}")
 
 
-def check_object(value: object, **types: type) -> None:
-    """Require an object of exactly these members."""
-    if not isinstance(value, dict) or value.keys() != types.keys():
-        raise RefusedError("envelope: unexpected members")
-    for name, kind in types.items():
-        need(type(value[name]) is kind, f"envelope: {name} is not of type {kind.__name__}")
-
-
-def check_path(path: str) -> None:
-    """Require a path that stays below the directory it is joined to."""
-    safe = all(part not in ("", ".", "..") for part in path.split("/"))
-    need(safe and not set(path) & {"\0", "\\"}, f"envelope: unsafe path {path!r}")
-
-
-def parse_envelope(data: bytes, directory: bool) -> dict[str, Any]:
-    """Parse and check an envelope of the kind expected."""
-    value: dict[str, Any] = json.loads(
-        data.decode("utf-8"),
-        object_pairs_hook=unique,
-        parse_float=refuse_number,
-        parse_constant=refuse_number,
-    )
-    content = {"files": list} if directory else {"path": str}
-    check_object(value, suite=str, context=str, recipients=list, **content)
-    need(value["suite"] == SUITE, "envelope: unknown suite")
-    for stanza in value["recipients"]:
-        check_object(stanza, type=str, id=str, enc=str, body=str)
-        need(stanza["type"] == "x-wing", "envelope: unknown recipient type")
-        need(re.fullmatch("[0-9a-f]{16}", stanza["id"]) is not None, "envelope: bad recipient id")
-        b64decode(stanza["enc"], ENC)
-        b64decode(stanza["body"], BODY)
-    files = value["files"] if directory else [{"path": value["path"], "size": 0}]
-    for entry in files:
-        check_object(entry, path=str, size=int)
-        check_path(entry["path"])
-    need(len({entry["path"] for entry in files}) == len(files), "envelope: a path is repeated")
-    need(directory or "/" not in value["path"], "envelope: the path is not a base name")
-    return value
-
-
-def take(stream: BinaryIO, length: int) -> bytes:
-    """Read exactly `length` bytes."""
-    need(length <= os.fstat(stream.fileno()).st_size - stream.tell(), "truncated")
-    return stream.read(length)
-
-
-def read_header(stream: BinaryIO, magic: bytes) -> Header:
-    """Read up to the end of the padding; nothing is authenticated yet."""
-    start = take(stream, 20)
-    need(start[:16] == magic, f"not a {magic.decode()} file")
-    length = int.from_bytes(start[16:], "little")
-    body = take(stream, length or 16)
-    mac = take(stream, 32)
-    need(not any(take(stream, -stream.tell() % ALIGN)), "padding is not zero")
-    return Header(start + body, mac, body if length else None, b"" if length else body)
-
-
-def check_mac(header: Header, key: bytes) -> None:
-    """Authenticate a header under the input key."""
-    mac = hmac.digest(hkdf(key, b"weightmark envelope v1", 32), header.authenticated, "sha256")
-    need(hmac.compare_digest(mac, header.mac), "the header is not authentic")
-
-
-def unlock(identity: Identity, header: Header, directory: bool) -> tuple[dict[str, Any], bytes]:
-    """Check an envelope and return it with its input key."""
-    if header.envelope is None:
-        raise RefusedError("no envelope here: decrypt the whole directory instead")
-    envelope = parse_envelope(header.envelope, directory)
-    key = unwrap(identity, envelope["recipients"])
-    check_mac(header, key)
-    return envelope, key
-
-
-def decrypt_message(stream: BinaryIO, key: bytes, bound: tuple[str, str], out: BinaryIO) -> int:
-    """Decrypt a Cobblestone-256 message to the end of the stream; return the plaintext size."""
-    salt, commitment = take(stream, 24), take(stream, 32)
-    info = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0" + salt
-    for text in bound:
-        info += len(text.encode()).to_bytes(8, "big") + text.encode()
-    derived = hkdf_expand(key, info, 76, "sha512")
-    need(hmac.compare_digest(derived[44:], commitment), "the key commitment does not match")
-    aead, base_nonce = AESGCM(derived[:32]), int.from_bytes(derived[32:44], "big")
-    number = size = 0
-    chunk = stream.read(CHUNK + TAG)
-    while len(chunk) == CHUNK + TAG:
-        size += out.write(aead.decrypt((base_nonce ^ number).to_bytes(12, "big"), chunk, None))
-        number += 1
-        chunk = stream.read(CHUNK + TAG)
-    need(len(chunk) >= TAG, "truncated: no final chunk")
-    return size + out.write(aead.decrypt((base_nonce ^ number).to_bytes(12, "big"), chunk, None))
-
-
-def decrypt_file(identity: Identity, source: Path, out: Path) -> None:
-    """Decrypt a single encrypted file."""
-    with source.open("rb") as stream, out.open("xb") as sink:
-        envelope, key = unlock(identity, read_header(stream, FILE_MAGIC), directory=False)
-        decrypt_message(stream, key, (envelope["context"], envelope["path"]), sink)
-
-
-def decrypt_member(source: Path, key: bytes, bound: tuple[str, str], out: Path) -> int:
-    """Decrypt one file of an encrypted directory; return its plaintext size."""
+def write(message: Message, out: Path) -> None:
+    """Decrypt a payload whose last chunk is authenticated."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as stream, out.open("xb") as sink:
-        header = read_header(stream, FILE_MAGIC)
-        need(header.envelope is None, "a file of a directory has its own envelope")
-        need(header.key_id == hkdf(key, b"weightmark key id v1", 16), "wrong key id")
-        check_mac(header, key)
-        return decrypt_message(stream, key, bound, sink)
+    with out.open("xb") as sink:
+        sink.writelines(message.read())
 
 
-def decrypt_directory(identity: Identity, source: Path, out: Path) -> None:
-    """Decrypt every file an encrypted directory's envelope lists, and nothing else."""
+def decrypt_file(identities: list[Identity], source: Path, out: Path, context: str | None) -> None:
+    """Decrypt a single encrypted file."""
+    with source.open("rb") as stream:
+        message = open_file(stream, identities, context)
+        message.prove()
+        write(message, out)
+
+
+def read_blocks(stream: BinaryIO) -> list[Header]:
+    """Read the blocks of `weightmark.keys`."""
+    blocks = [read_header(stream.read(16), stream, KEYS_MAGIC)]
+    while found := stream.read(16):
+        need(len(blocks) < MOST_BLOCKS, "bad-envelope", "too many blocks")
+        stray = len(found) < 16 or found[:15] != KEYS_MAGIC[:15]
+        need(not stray, "bad-envelope", "stray bytes after the last block")
+        blocks.append(read_header(found, stream, KEYS_MAGIC))
+    return blocks
+
+
+def decrypt_directory(
+    identities: list[Identity], source: Path, out: Path, context: str | None
+) -> list[str]:
+    """Decrypt the files of the groups that open; return the paths of the others."""
+    need((source / KEYS_NAME).is_file(), "not-encrypted", f"no {KEYS_NAME}")
     with (source / KEYS_NAME).open("rb") as stream:
-        header = read_header(stream, KEYS_MAGIC)
-        need(not stream.read(1), f"{KEYS_NAME}: data after the padding")
-    envelope, key = unlock(identity, header, directory=True)
-    out.mkdir()
-    for entry in envelope["files"]:
-        path, bound = entry["path"], (envelope["context"], entry["path"])
+        blocks = read_blocks(stream)
+    envelopes = [parse_envelope(block.body, directory=True) for block in blocks]
+    files: list[tuple[str, int, bytes]] = []
+    closed: list[str] = []
+    opened = False
+    for group, block, envelope in zip(check_groups(envelopes), blocks, envelopes, strict=True):
         try:
-            size = decrypt_member(source / f"{path}.wmenc", key, bound, out / path)
-            need(size == entry["size"], "the size is not the one listed")
-        except (InvalidTag, RefusedError) as error:
-            raise RefusedError(f"{path}: {describe(error)}") from error
+            key = open_envelope(identities, block, envelope["recipients"])
+        except RefusedError as error:
+            if error.kind != "no-match":
+                raise
+            closed += [entry["path"] for entry in envelope["files"]]
+            continue
+        named = group["key"] in ("", hkdf(key, b"weightmark key id v1", 16).hex())
+        need(named, "foreign-file", f"the key of group {group['path']!r} is another")
+        files += [(entry["path"], entry["size"], key) for entry in envelope["files"]]
+        opened = True
+    need(opened, "no-match", "no recipient stanza is for this identity")
+    expect(envelopes[0], context)
+    for path, _, _ in files:
+        need((source / f"{path}.wmenc").is_file(), "missing-file", f"{path} is missing")
+    listed = {source / f"{path}.wmenc" for path in [*closed, *(path for path, _, _ in files)]}
+    extra = [path for path in source.rglob("*.wmenc") if path.is_file() and path not in listed]
+    need(not extra, "extra-file", f"not listed: {extra[:1]}")
+    out.mkdir()
+    for path, size, key in files:
+        with (source / f"{path}.wmenc").open("rb") as stream:
+            header = read_header(stream.read(16), stream, FILE_MAGIC, member=True)
+            own = header.body == hkdf(key, b"weightmark key id v1", 16)
+            need(own, "foreign-file", f"{path} is under another key")
+            header.check(key)
+            message = Message(stream, key, envelopes[0]["context"], path)
+            need(message.prove() == size, "truncated", f"{path} is not of the size listed")
+            write(message, out / path)
+    return closed
 
 
-def describe(error: Exception) -> str:
-    """Word an error for the reader of a test log."""
-    if isinstance(error, InvalidTag):
-        return "a chunk is not authentic"
-    return str(error) if isinstance(error, RefusedError) else f"{type(error).__name__}: {error}"
-
-
-def run(identity_file: Path, source: Path, out: Path) -> None:
-    """Decrypt next to OUT and move the result there once it is complete."""
-    need(not os.path.lexists(out), f"{out} exists already")
-    decrypt = decrypt_directory if source.is_dir() else decrypt_file
+def decrypt(
+    identities: list[Identity], source: Path, out: Path, context: str | None = None
+) -> list[str]:
+    """Decrypt next to OUT and move the result there; return the paths that stay closed."""
+    need(not os.path.lexists(out), "exists", f"{out} exists already")
     with tempfile.TemporaryDirectory(prefix=".read_wmenc-", dir=out.parent) as scratch:
-        decrypt(read_identity(identity_file), source, Path(scratch) / "out")
-        (Path(scratch) / "out").rename(out)
+        result, closed = Path(scratch) / "out", []
+        if source.is_dir():
+            closed = decrypt_directory(identities, source, result, context)
+        else:
+            decrypt_file(identities, source, result, context)
+        result.rename(out)
+    return closed
 
 
 def main() -> int:
     """Run the command line."""
     if len(sys.argv) != 4:
-        print("usage: read_wmenc.py IDENTITY_FILE ENCRYPTED OUT", file=sys.stderr)
+        print("usage: read_wmenc.py IDENTITY ENCRYPTED OUT", file=sys.stderr)
         return 2
+    phrase = sys.argv[1].startswith("passphrase:")
     try:
-        run(*map(Path, sys.argv[1:]))
-    except (RefusedError, InvalidTag, OSError, ValueError, RecursionError) as error:
-        print(f"read_wmenc: {describe(error)}", file=sys.stderr)
+        secret = Path(sys.argv[1].removeprefix("passphrase:")).read_bytes()
+        identity = Passphrase(secret.removesuffix(b"\n")) if phrase else read_identity(secret)
+        for path in decrypt([identity], Path(sys.argv[2]), Path(sys.argv[3])):
+            print(f"read_wmenc: closed: {path}", file=sys.stderr)
+    except RefusedError as error:
+        print(f"read_wmenc: {error.kind}: {error}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"read_wmenc: {error}", file=sys.stderr)
         return 1
     return 0
 
