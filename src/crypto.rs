@@ -5,8 +5,13 @@
 
 #[cfg(feature = "encryption")]
 pub(crate) mod aead;
+#[cfg(feature = "encryption")]
+pub(crate) mod cobblestone;
+mod locked;
 
+pub(crate) use locked::Locked;
 use sha2::{Digest, Sha256};
+#[cfg(any(feature = "encryption", feature = "watermark"))]
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -20,6 +25,14 @@ pub(crate) mod label {
     #[cfg(feature = "encryption")]
     pub(crate) const X_WING: &[u8] = b"weightmark x-wing v1";
     #[cfg(feature = "encryption")]
+    pub(crate) const X25519: &[u8] = b"weightmark x25519 v1";
+    #[cfg(feature = "encryption")]
+    pub(crate) const PASSPHRASE: &[u8] = b"weightmark passphrase v1";
+    #[cfg(feature = "encryption")]
+    pub(crate) const KEY: &[u8] = b"weightmark key v1";
+    #[cfg(feature = "encryption")]
+    pub(crate) const KEY_NAME: &[u8] = b"weightmark key name v1";
+    #[cfg(feature = "encryption")]
     pub(crate) const COBBLESTONE_256: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
     #[cfg(feature = "watermark")]
     pub(crate) const OWNER_COMMITMENT: &[u8] = b"weightmark owner v1";
@@ -31,10 +44,8 @@ pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
 }
 
 /// A fresh random secret.
-pub(crate) fn random_secret() -> Result<Zeroizing<[u8; 32]>> {
-    let mut secret = Zeroizing::new([0; 32]);
-    random(&mut *secret)?;
-    Ok(secret)
+pub(crate) fn random_secret() -> Result<Locked<[u8; 32]>> {
+    Locked::filled(|secret| random(secret))
 }
 
 /// SHA-256 (FIPS 180-4) of the concatenated parts.

@@ -17,14 +17,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod decryptor;
 mod envelope;
+mod header;
+mod inspect;
 mod reader;
-pub(crate) mod stream;
+mod rewrap;
+mod stream;
 mod tree;
 mod writer;
 
-pub use envelope::{Inspection, inspect};
-pub use reader::{Reader, decrypt};
+pub use decryptor::Decryptor;
+pub use envelope::{PublicFile, PublicTensor};
+pub use inspect::{Group, Inspection, inspect};
+pub use reader::Reader;
+pub use rewrap::Rewrap;
 pub use tree::DecryptedTree;
 pub use writer::Encryptor;
 

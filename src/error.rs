@@ -83,6 +83,10 @@ pub enum EncryptionError {
     #[error("encrypted file {path:?} is missing")]
     #[allow(missing_docs)]
     MissingFile { path: String },
+    /// The file is encrypted for others only: none of the identities opens the group it belongs to.
+    #[error("encrypted file {path:?} is closed to the identities given")]
+    #[allow(missing_docs)]
+    ClosedFile { path: String },
     /// Not an encrypted artifact at all.
     #[error("not encrypted by weightmark")]
     NotEncrypted,
@@ -92,6 +96,31 @@ pub enum EncryptionError {
     /// The envelope names a suite that this version does not know.
     #[error("unknown suite {0:?}")]
     UnknownSuite(String),
+    /// The file is of a version of the format that this version does not know.
+    #[error("encrypted in version {0:?} of the format, which is not known here")]
+    UnknownVersion(char),
+}
+
+impl EncryptionError {
+    /// The cause as a stable word for machines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::BadEnvelope(_) => "bad-envelope",
+            Self::ChunkTampered { .. } => "chunk-tampered",
+            Self::ClosedFile { .. } => "closed-file",
+            Self::Commitment => "commitment",
+            Self::ContextMismatch { .. } => "context-mismatch",
+            Self::EnvelopeTampered => "envelope-tampered",
+            Self::ExpectedEncrypted => "expected-encrypted",
+            Self::ExtraFile { .. } => "extra-file",
+            Self::ForeignFile => "foreign-file",
+            Self::MissingFile { .. } => "missing-file",
+            Self::NotEncrypted => "not-encrypted",
+            Self::Truncated => "truncated",
+            Self::UnknownSuite(_) => "unknown-suite",
+            Self::UnknownVersion(_) => "unknown-version",
+        }
+    }
 }
 
 /// Why a file is not accepted as a model artifact.
@@ -133,6 +162,10 @@ pub enum FormatError {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[allow(clippy::exhaustive_enums)]
 pub enum KeyError {
+    /// A passphrase asks for more memory (in KiB), passes or lanes than the reader accepts.
+    #[error("the passphrase takes {memory} KiB of memory, {passes} passes, {lanes} lanes: more than is accepted here")]
+    #[allow(missing_docs)]
+    ExcessiveWork { memory: u64, passes: u64, lanes: u64 },
     /// The text is not a key of the kind wanted.
     #[error("not a {wanted}: {problem}")]
     #[allow(missing_docs)]
@@ -147,9 +180,31 @@ pub enum KeyError {
     /// The operation needs a key of another algorithm or size.
     #[error("unsupported key: {0}")]
     Unsupported(String),
+    /// Whoever holds the key cannot be reached, or will not answer now. Trying again may help.
+    #[error("key holder unavailable: {0}")]
+    Unavailable(String),
     /// The artifact is encrypted and no identity was given.
     #[error("encrypted, and no identity was given")]
     Wanted,
+    /// The passphrase is not the one that encrypted.
+    #[error("wrong passphrase")]
+    WrongPassphrase,
+}
+
+impl KeyError {
+    /// The cause as a stable word for machines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::ExcessiveWork { .. } => "excessive-work",
+            Self::Malformed { .. } => "malformed",
+            Self::NoMatch => "no-match",
+            Self::ReadableByOthers { .. } => "readable-by-others",
+            Self::Unavailable(_) => "unavailable",
+            Self::Unsupported(_) => "unsupported",
+            Self::Wanted => "wanted",
+            Self::WrongPassphrase => "wrong-passphrase",
+        }
+    }
 }
 
 /// Why a signed model was refused.
@@ -274,9 +329,11 @@ impl Error {
             Self::ApiMisuse(_) => Code::Misuse,
             Self::Cancelled => Code::Cancelled,
             Self::Encryption { cause, .. } => match cause {
-                EncryptionError::BadEnvelope(_) | EncryptionError::NotEncrypted | EncryptionError::UnknownSuite(_) => {
-                    Code::Input
-                }
+                EncryptionError::BadEnvelope(_)
+                | EncryptionError::NotEncrypted
+                | EncryptionError::UnknownSuite(_)
+                | EncryptionError::UnknownVersion(_) => Code::Input,
+                EncryptionError::ClosedFile { .. } => Code::Key,
                 _ => Code::Refused,
             },
             Self::Verify { cause, .. } => match cause {
@@ -285,6 +342,20 @@ impl Error {
             },
             Self::Format { .. } | Self::Io { .. } | Self::Watermark { .. } => Code::Input,
             Self::Key { .. } => Code::Key,
+        }
+    }
+
+    /// The same error, on the artifact called `name`.
+    pub(crate) fn renamed(self, new: impl AsRef<Path>) -> Self {
+        let new = new.as_ref().display().to_string();
+        match self {
+            Self::Encryption { cause, .. } => Self::Encryption { name: new, cause },
+            Self::Format { cause, .. } => Self::Format { name: new, cause },
+            Self::Io { op, source, .. } => Self::Io { op, name: new, source },
+            Self::Key { cause, .. } => Self::Key { name: new, cause },
+            Self::Verify { cause, .. } => Self::Verify { name: new, cause },
+            Self::Watermark { cause, .. } => Self::Watermark { name: new, cause },
+            other => other,
         }
     }
 

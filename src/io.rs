@@ -5,9 +5,11 @@
 //! one level up: a model directory, a single file and a decrypted directory look alike.
 
 pub mod atomic;
-#[cfg(feature = "mmap")]
+pub mod memory;
 pub mod mmap;
 pub mod progress;
+#[cfg(all(feature = "encryption", target_os = "linux"))]
+pub(crate) mod sealed;
 pub mod tree;
 
 use std::fs::File;
@@ -16,6 +18,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use memory::Memory;
+pub use mmap::MmapAt;
 pub use progress::Progress;
 pub use tree::{Entry, Tree};
 
@@ -60,6 +64,14 @@ pub trait ReadAtExt: ReadAt {
         let mut bytes = vec![0; len];
         self.read_at(span.start, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The bytes of `span`, likewise, in memory fit for many of them.
+    fn read_memory(&self, span: Span) -> Result<Memory> {
+        let len = span.end.checked_sub(span.start).filter(|_| span.end <= self.size());
+        let mut memory = Memory::zeroed(len.ok_or_else(|| beyond_end(self.name()))?)?;
+        self.read_at(span.start, &mut memory)?;
+        Ok(memory)
     }
 
     /// All bytes, if there are no more than `limit`.
@@ -195,6 +207,45 @@ impl<B: AsRef<[u8]> + Send + Sync> ReadAt for SliceAt<B> {
     fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// A source of bytes as a [`Read`](std::io::Read), front to back.
+pub struct Sequential<'a> {
+    source: &'a dyn ReadAt,
+    at: u64,
+}
+
+impl<'a> Sequential<'a> {
+    /// Starts at the front.
+    pub fn new(source: &'a dyn ReadAt) -> Self {
+        Self { source, at: 0 }
+    }
+}
+
+impl std::io::Read for Sequential<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let len = (self.source.size() - self.at).min(buf.len() as u64) as usize;
+        self.source.read_at(self.at, &mut buf[..len]).map_err(std::io::Error::other)?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+/// Hands all of `source`, piece by piece with offsets and from several threads, to `sink`.
+pub fn copy(
+    source: &dyn ReadAt,
+    sink: &(dyn Fn(u64, &[u8]) -> Result<()> + Sync),
+    progress: &dyn Progress,
+) -> Result<()> {
+    use rayon::prelude::*;
+    const PIECE: u64 = 1 << 20;
+    (0..source.size().div_ceil(PIECE)).into_par_iter().try_for_each_init(Vec::new, |buf, i| {
+        let start = i * PIECE;
+        buf.resize((source.size() - start).min(PIECE) as usize, 0);
+        source.read_at(start, buf)?;
+        sink(start, buf)?;
+        progress::step(progress, buf.len() as u64)
+    })
 }
 
 /// Fails unless `len` bytes from `offset` lie within `source`.

@@ -16,6 +16,8 @@
 
 #[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
 mod protect;
+#[cfg(all(feature = "encryption", target_os = "linux"))]
+mod sealed;
 mod tensor;
 
 use std::ops::Range;
@@ -23,19 +25,23 @@ use std::path::Path;
 
 #[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
 pub use protect::{Protected, Protector};
+#[cfg(all(feature = "encryption", target_os = "linux"))]
+pub use sealed::Sealed;
 pub use tensor::Tensor;
 
 #[cfg(feature = "encryption")]
-use crate::encryption::{DecryptedTree, Reader};
+use crate::encryption::DecryptedTree;
 use crate::error::{Cause, Error, FormatError, Result};
 use crate::format::{ModelIndex, SIGNATURE_FILE, signature_path};
 use crate::io::tree::{self, Held, Tree};
-use crate::io::{Progress, ReadAt};
+use crate::io::{Progress, ReadAt, ReadAtExt};
 #[cfg(feature = "encryption")]
 use crate::keys::Identity;
 #[cfg(feature = "signing")]
 use crate::signing::{Bundle, Policy, Verified};
 use crate::tensor::TensorInfo;
+#[cfg(not(feature = "signing"))]
+use std::convert::Infallible as Verified; // nothing is ever verified
 
 /// An open model.
 ///
@@ -76,10 +82,8 @@ impl Model {
 
     /// Reads one tensor into new memory. An encrypted model decrypts just the chunks it lies in.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let (_, info) = self.find(name)?;
-        let len = usize::try_from(info.size()).map_err(|_| Error::ApiMisuse("the tensor is larger than memory"))?;
-        let mut bytes = vec![0; len];
-        self.tensor_into(name, &mut bytes)?;
+        let (file, info) = self.find(name)?;
+        let bytes = self.tree.open(file)?.read_memory(info.span.clone())?;
         Ok(Tensor::new(info.clone(), bytes))
     }
 
@@ -105,8 +109,7 @@ impl Model {
         if let Some(first) = part.shape.first_mut() {
             *first = rows.end - rows.start;
         }
-        let mut bytes = vec![0; part.size() as usize];
-        self.tree.open(file)?.read_at(part.span.start, &mut bytes)?;
+        let bytes = self.tree.open(file)?.read_memory(part.span.clone())?;
         Ok(Tensor::new(part, bytes))
     }
 
@@ -170,49 +173,55 @@ impl OpenOptions {
     pub fn open_with(self, path: impl AsRef<Path>, progress: &dyn Progress) -> Result<Model> {
         let path = path.as_ref();
         let tree = Held::new(self.tree(path)?);
-        #[cfg(feature = "signing")]
-        let verified = match &self.policy {
-            Some(policy) if tree.is_single_file() => {
-                Some(policy.verify_tree(&tree, &Bundle::read(signature_path(path))?, None, progress)?)
-            }
-            Some(policy) => Some(policy.verify_tree(&tree, &Policy::find(&tree)?, Some(SIGNATURE_FILE), progress)?),
-            None => None,
-        };
-        #[cfg(feature = "signing")]
-        let is_verified = verified.is_some();
-        #[cfg(not(feature = "signing"))]
-        let (is_verified, _) = (false, progress);
-        if !is_verified && !self.accept_unsigned && is_signed(path, &tree) {
-            let problem = "the model is signed: open it with a policy, or say danger_accept_unsigned()";
-            return Err(Error::ApiMisuse(problem));
-        }
+        let _verified = self.verify(path, &tree, progress)?;
         Ok(Model {
             index: ModelIndex::read(&tree)?,
             tree,
             #[cfg(feature = "signing")]
-            verified,
+            verified: _verified,
         })
+    }
+
+    /// Holds the files of the model at `path` to the policy, if there is one. Without one the model must not be signed,
+    /// or the caller must have said that this does not matter.
+    fn verify(&self, path: &Path, tree: &dyn Tree, progress: &dyn Progress) -> Result<Option<Verified>> {
+        #[cfg(feature = "signing")]
+        if let Some(policy) = &self.policy {
+            let verified = if tree.is_single_file() {
+                policy.verify_tree(tree, &Bundle::read(signature_path(path))?, None, progress)
+            } else {
+                policy.verify_tree(tree, &Policy::find(tree)?, Some(SIGNATURE_FILE), progress)
+            };
+            return verified.map(Some);
+        }
+        let _ = progress;
+        if !self.accept_unsigned && is_signed(path, tree) {
+            let problem = "the model is signed: open it with a policy, or say danger_accept_unsigned()";
+            return Err(Error::ApiMisuse(problem));
+        }
+        Ok(None)
     }
 
     /// The plaintext files of the model at `path`, decrypted as they are read. No signature is looked at.
     #[cfg(feature = "encryption")]
     pub fn tree(&self, path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
-        use crate::encryption;
+        use crate::encryption::{Decryptor, inspect};
         use crate::error::EncryptionError;
+        let path = path.as_ref();
         let tree = tree::open(path)?;
-        let identities: Vec<&dyn Identity> = self.identities.iter().map(|identity| &**identity).collect();
-        if DecryptedTree::recognises(&*tree) {
-            let tree = DecryptedTree::open(tree, &identities)?;
-            self.context.as_ref().map_or(Ok(()), |context| tree.expect_context(context))?;
-            return Ok(Box::new(tree));
-        }
-        if tree.is_single_file() {
-            let source = tree.open("")?;
-            if encryption::inspect(&*source)?.is_some() {
-                let reader = Reader::open(source, &identities)?;
-                self.context.as_ref().map_or(Ok(()), |context| reader.expect_context(context))?;
-                return Ok(Box::new(tree::SingleFile::new(reader.path().to_owned(), std::sync::Arc::new(reader))));
-            }
+        let is_encrypted = if tree.is_single_file() {
+            inspect(&*tree.open("")?)?.is_some()
+        } else {
+            DecryptedTree::recognises(&*tree)
+        };
+        if is_encrypted {
+            let identities: Vec<&dyn Identity> = self.identities.iter().map(|identity| &**identity).collect();
+            let decryptor = Decryptor::new(&identities);
+            let decryptor = match &self.context {
+                Some(context) => decryptor.expect_context(context),
+                None => decryptor,
+            };
+            return decryptor.open_tree(tree);
         }
         if self.expect_encrypted {
             return Err(EncryptionError::ExpectedEncrypted.on(tree.name()));

@@ -13,5 +13,6 @@ mod it {
     mod rooms;
     mod signing;
     mod support;
+    mod vectors;
     mod watermark;
 }

@@ -28,6 +28,6 @@ fuzz_target!(|file: &[u8]| {
         assert_eq!(opened, sealed);
     }
     let inspection = inspection.expect("it opens").expect("it opens");
-    assert_eq!((inspection.context.as_str(), inspection.files.len()), (reader.context(), 1));
-    assert_eq!(inspection.files[0], (reader.path().to_owned(), reader.size()));
+    assert_eq!((inspection.context.as_str(), inspection.files().count()), (reader.context(), 1));
+    assert_eq!(inspection.groups[0].files[0], (reader.path().to_owned(), reader.size()));
 });

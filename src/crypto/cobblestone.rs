@@ -1,10 +1,13 @@
-//! The payload: C2SP chunked encryption, instance Cobblestone-256 (<https://c2sp.org/chunked-encryption>).
+//! C2SP chunked encryption, instance Cobblestone-256 (<https://c2sp.org/chunked-encryption>): AES-256-GCM in chunks,
+//! committed to its key and context.
 //!
 //! Stateless: a chunk is sealed or opened by its number alone, so chunks can be worked on in any order, in parallel.
 
-use crate::crypto::aead::{Aead, Refused, TAG};
-use crate::crypto::{self, label};
-use crate::keys::InputKey;
+use zeroize::Zeroizing;
+
+use super::aead::{Aead, Refused, TAG};
+use super::{Locked, label};
+use crate::error::Result;
 
 /// Plaintext bytes in every chunk but the last, which is always shorter.
 pub(crate) const CHUNK: usize = 16 << 10;
@@ -12,8 +15,8 @@ pub(crate) const CHUNK: usize = 16 << 10;
 pub(crate) const RECORD: usize = CHUNK + TAG;
 /// Salt and commitment, before the first chunk.
 pub(crate) const HEADER: usize = SALT + COMMITMENT;
-/// Chunks worked on at a time: a batch of 1 MiB stays in the cache of one core.
-pub(crate) const BATCH: usize = 64;
+/// A message that holds a 32-byte key.
+pub(crate) const WRAPPED: usize = HEADER + 32 + TAG;
 
 const SALT: usize = 24;
 const COMMITMENT: usize = 32;
@@ -41,30 +44,30 @@ pub(crate) fn record_offset(index: u64) -> u64 {
 
 /// The keys of one message.
 pub(crate) struct MessageKey {
-    aead: Aead,
+    aead: Locked<Aead>,
     base_nonce: [u8; 12],
     commitment: [u8; COMMITMENT],
 }
 
 impl MessageKey {
-    /// Starts a message: its key, and the header to write before the first chunk.
-    pub(crate) fn begin(key: &InputKey, salt: [u8; SALT], context: &[u8]) -> Result<(Self, [u8; HEADER]), Refused> {
-        let this = Self::derive(key, &salt, context)?;
+    /// Starts a message under a random salt: its key, and the header to write before the first chunk.
+    pub(crate) fn begin(key: &[u8; 32], context: &[u8]) -> Result<(Self, [u8; HEADER])> {
         let mut header = [0; HEADER];
-        header[..SALT].copy_from_slice(&salt);
+        super::random(&mut header[..SALT])?;
+        let this = Self::derive(key, &header[..SALT], context)?;
         header[SALT..].copy_from_slice(&this.commitment);
         Ok((this, header))
     }
 
-    /// The key of a message, if its header is committed to this input key and context.
-    pub(crate) fn resume(key: &InputKey, header: &[u8; HEADER], context: &[u8]) -> Result<Self, Refused> {
+    /// The key of a message, or `None` if its header is not committed to this key and context.
+    pub(crate) fn resume(key: &[u8; 32], header: &[u8; HEADER], context: &[u8]) -> Result<Option<Self>> {
         let (salt, commitment) = header.split_at(SALT);
         let this = Self::derive(key, salt, context)?;
-        if crypto::equal(&this.commitment, commitment) { Ok(this) } else { Err(Refused) }
+        Ok(super::equal(&this.commitment, commitment).then_some(this))
     }
 
     /// Encrypts chunk `index` in place and returns its tag.
-    pub(crate) fn seal(&self, index: u64, chunk: &mut [u8]) -> Result<[u8; TAG], Refused> {
+    pub(crate) fn seal(&self, index: u64, chunk: &mut [u8]) -> [u8; TAG] {
         self.aead.seal(self.nonce(index), chunk)
     }
 
@@ -73,15 +76,13 @@ impl MessageKey {
         self.aead.open(self.nonce(index), chunk, tag)
     }
 
-    fn derive(key: &InputKey, salt: &[u8], context: &[u8]) -> Result<Self, Refused> {
-        let okm = crypto::hkdf_expand_sha512::<{ 32 + 12 + COMMITMENT }>(
-            key.expose(),
-            &[label::COBBLESTONE_256, salt, context],
-        );
-        let (aead_key, rest) = okm.split_first_chunk::<32>().ok_or(Refused)?;
-        let (base_nonce, rest) = rest.split_first_chunk::<12>().ok_or(Refused)?;
-        let commitment = rest.first_chunk().ok_or(Refused)?;
-        Ok(Self { aead: Aead::new(aead_key)?, base_nonce: *base_nonce, commitment: *commitment })
+    fn derive(key: &[u8; 32], salt: &[u8], context: &[u8]) -> Result<Self> {
+        let okm = super::hkdf_expand_sha512::<{ 32 + 12 + COMMITMENT }>(key, &[label::COBBLESTONE_256, salt, context]);
+        let (mut aead_key, mut base_nonce, mut commitment) = (Zeroizing::new([0; 32]), [0; 12], [0; COMMITMENT]);
+        aead_key.copy_from_slice(&okm[..32]);
+        base_nonce.copy_from_slice(&okm[32..44]);
+        commitment.copy_from_slice(&okm[44..]);
+        Ok(Self { aead: Locked::new(Aead::new(&aead_key))?, base_nonce, commitment })
     }
 
     fn nonce(&self, index: u64) -> [u8; 12] {
@@ -93,14 +94,25 @@ impl MessageKey {
     }
 }
 
-/// What a payload is bound to: the user's context and the path within the model, each after its length.
-pub(crate) fn payload_context(context: &str, path: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(16 + context.len() + path.len());
-    for part in [context, path] {
-        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        bytes.extend_from_slice(part.as_bytes());
-    }
-    bytes
+/// A message that holds the 32 bytes of `secret`, under `key`, with `label` as its context.
+pub(crate) fn wrap(key: &[u8; 32], label: &[u8], secret: &[u8; 32]) -> Result<[u8; WRAPPED]> {
+    let (message, header) = MessageKey::begin(key, label)?;
+    let mut wrapped = [0; WRAPPED];
+    wrapped[..HEADER].copy_from_slice(&header);
+    let (chunk, tag) = wrapped[HEADER..].split_at_mut(32);
+    let mut plain = Zeroizing::new(*secret);
+    tag.copy_from_slice(&message.seal(0, &mut *plain));
+    chunk.copy_from_slice(&*plain); // ciphertext by now
+    Ok(wrapped)
+}
+
+/// The secret in a message that [`wrap`] has made, or `None` if it is not one of this key and label.
+pub(crate) fn unwrap(key: &[u8; 32], label: &[u8], wrapped: &[u8; WRAPPED]) -> Result<Option<Zeroizing<[u8; 32]>>> {
+    let Some((header, rest)) = wrapped.split_first_chunk() else { return Ok(None) };
+    let Some((sealed, tag)) = rest.split_first_chunk::<32>() else { return Ok(None) };
+    let (mut secret, tag) = (Zeroizing::new(*sealed), tag.try_into().unwrap_or_default());
+    let message = MessageKey::resume(key, header, label)?;
+    Ok(message.filter(|message| message.open(0, &mut *secret, tag).is_ok()).map(|_| secret))
 }
 
 #[cfg(test)]
@@ -117,6 +129,40 @@ mod tests {
         assert_eq!(message_len(1 << 52), None);
         for impossible in [0, 55, 56, 71, 56 + RECORD as u64, 56 + RECORD as u64 + 15, u64::MAX] {
             assert_eq!(plaintext_len(impossible), None, "{impossible}");
+        }
+    }
+
+    /// Chunk numbers of more than 32 bits, by another implementation of AES-256-GCM.
+    #[test]
+    fn nonces_count_in_64_bits() {
+        use aes_gcm::aead::{AeadInOut, KeyInit};
+        let (key, context) = ([3; 32], b"context");
+        let (message, header) = MessageKey::begin(&key, context).unwrap();
+        let okm = super::super::hkdf_expand_sha512::<76>(&key, &[label::COBBLESTONE_256, &header[..SALT], context]);
+        for index in [0, 1, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, (1 << 38) - 1] {
+            let mut ours = *b"weights";
+            let tag = message.seal(index, &mut ours);
+            let mut nonce = [0; 12];
+            nonce.copy_from_slice(&okm[32..44]);
+            let counter = u128::from(index) ^ u128::from_be_bytes([&[0; 4], &nonce[..]].concat().try_into().unwrap());
+            let (mut theirs, nonce) = (*b"weights", &counter.to_be_bytes()[4..]);
+            let other = aes_gcm::Aes256Gcm::new_from_slice(&okm[..32]).unwrap();
+            let nonce: [u8; 12] = nonce.try_into().unwrap();
+            let other_tag = other.encrypt_inout_detached(&nonce.into(), b"", theirs.as_mut_slice().into()).unwrap();
+            assert_eq!((ours, &tag[..]), (theirs, &other_tag[..]), "{index}");
+        }
+    }
+
+    #[test]
+    fn a_wrapped_key_opens_under_its_key_and_label_alone() {
+        let wrapped = wrap(&[1; 32], b"label", &[7; 32]).unwrap();
+        let open = |key: u8, label: &[u8], wrapped: &[u8; WRAPPED]| unwrap(&[key; 32], label, wrapped).unwrap();
+        assert_eq!(*open(1, b"label", &wrapped).unwrap(), [7; 32]);
+        assert!(open(2, b"label", &wrapped).is_none() && open(1, b"lobel", &wrapped).is_none());
+        for at in 0..WRAPPED {
+            let mut changed = wrapped;
+            changed[at] ^= 1;
+            assert!(open(1, b"label", &changed).is_none(), "{at}");
         }
     }
 }

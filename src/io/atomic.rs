@@ -2,7 +2,7 @@
 //!
 //! Work goes to a sibling with a temporary name; [`commit`](AtomicFile::commit) makes it durable (`fsync`), gives
 //! it its name, and makes the name durable (`fsync` of the directory). Dropping without a commit removes it.
-//! An output that exists already is never replaced.
+//! An output that exists already is never replaced, unless that is what was asked for.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -32,26 +32,46 @@ pub struct AtomicFile {
     path: PathBuf,
     /// What messages call it: its name in the end.
     shown: PathBuf,
-    /// Within an [`AtomicDir`], which makes all of its files durable at once.
-    nested: bool,
+    kind: Kind,
+}
+
+/// What becomes of an [`AtomicFile`] in the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    /// A new file.
+    New,
+    /// A new file within an [`AtomicDir`], which makes all of its files durable at once.
+    Nested,
+    /// Takes the place of the file that is there.
+    Replacement,
 }
 
 impl AtomicFile {
     /// Starts a file that will be called `path`. Fails at once if something is there already.
     pub fn create(path: impl AsRef<Path>, access: Access) -> Result<Self> {
         let path: PathBuf = path.as_ref().components().collect(); // without a slash at the end
-        Self::start(path.clone(), path, access, false)
+        Self::start(path.clone(), path, mode_of(access), Kind::New)
     }
 
-    fn start(path: PathBuf, shown: PathBuf, access: Access, nested: bool) -> Result<Self> {
-        refuse_existing(&path).map_err(|e| rename(e, &shown))?;
-        let mode = if access == Access::Private { 0o600 } else { 0o666 };
+    /// Starts a file that takes the place of the one at `path`, with its permissions, at once when it is complete.
+    pub fn replace(path: impl AsRef<Path>) -> Result<Self> {
+        let path: PathBuf = path.as_ref().components().collect();
+        let old = fs::symlink_metadata(&path).map_err(|e| Error::io("open", &path, e))?;
+        let file = Self::start(path.clone(), path, 0o600, Kind::Replacement)?;
+        let kept = file.temporary.as_file().set_permissions(old.permissions());
+        kept.map_err(|e| Error::io("create", &file.shown, e)).map(|()| file)
+    }
+
+    fn start(path: PathBuf, shown: PathBuf, mode: u32, kind: Kind) -> Result<Self> {
+        if kind != Kind::Replacement {
+            refuse_existing(&path).map_err(|e| e.renamed(&shown))?;
+        }
         let temporary = tempfile::Builder::new()
             .prefix(PREFIX)
             .permissions(Permissions::from_mode(mode))
             .tempfile_in(parent(&path))
             .map_err(|e| Error::io("create", &shown, plain(e)))?;
-        Ok(Self { temporary, path, shown, nested })
+        Ok(Self { temporary, path, shown, kind })
     }
 
     /// Sets the size, so that parts can be written in any order.
@@ -64,14 +84,18 @@ impl AtomicFile {
         self.temporary.as_file().write_all_at(bytes, offset).map_err(|e| Error::io("write", &self.shown, e))
     }
 
-    /// Makes the file durable and gives it its name, unless something has taken the name meanwhile.
+    /// Makes the file durable and gives it its name, unless something has taken the name of a new one meanwhile.
     pub fn commit(self) -> Result<()> {
-        let Self { temporary, path, shown, nested } = self;
-        if !nested {
+        let Self { temporary, path, shown, kind } = self;
+        if kind != Kind::Nested {
             temporary.as_file().sync_all().map_err(|e| Error::io("write", &shown, e))?;
         }
-        temporary.persist_noclobber(&path).map_err(|e| Error::io("create", &shown, e.error))?;
-        if nested { Ok(()) } else { sync_directory(parent(&path)) }
+        let named = match kind {
+            Kind::New | Kind::Nested => temporary.persist_noclobber(&path),
+            Kind::Replacement => temporary.persist(&path),
+        };
+        named.map_err(|e| Error::io("create", &shown, e.error))?;
+        if kind == Kind::Nested { Ok(()) } else { sync_directory(parent(&path)) }
     }
 
     /// Writes a whole small file.
@@ -79,6 +103,17 @@ impl AtomicFile {
         let file = Self::create(path, access)?;
         file.write_at(0, bytes)?;
         file.commit()
+    }
+}
+
+/// Writes one piece after the other. [`AtomicFile::write_at`] does not move the place.
+impl io::Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.temporary.as_file_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -108,7 +143,7 @@ impl AtomicDir {
         let place = self.path().join(relative);
         let shown = self.path.join(relative);
         fs::create_dir_all(parent(&place)).map_err(|e| Error::io("create", &shown, e))?;
-        AtomicFile::start(place, shown, access, true)
+        AtomicFile::start(place, shown, mode_of(access), Kind::Nested)
     }
 
     /// Gives the directory its name, readable as `access` says, unless something has taken the name meanwhile.
@@ -130,6 +165,11 @@ impl AtomicDir {
         let _ = self.temporary.keep(); // it has moved: nothing to remove
         sync_directory(parent(&self.path))
     }
+}
+
+/// The mode that a new file is created with, before the user's umask.
+fn mode_of(access: Access) -> u32 {
+    if access == Access::Private { 0o600 } else { 0o666 }
 }
 
 /// The directory that holds `path`.
@@ -181,15 +221,8 @@ fn plain(error: io::Error) -> io::Error {
     source.and_then(io::Error::raw_os_error).map_or(error, io::Error::from_raw_os_error)
 }
 
-/// The same error on another name.
-fn rename(error: Error, name: &Path) -> Error {
-    match error {
-        Error::Io { op, source, .. } => Error::io(op, name, source),
-        other => other,
-    }
-}
-
-fn sync_directory(path: &Path) -> Result<()> {
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", path, e))
 }
 
@@ -230,6 +263,16 @@ mod tests {
         AtomicFile::write(&path, Access::Private, b"whole").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(AtomicFile::create(&path, Access::Shared), Err(Error::Io { op: "create", .. })));
+
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let file = AtomicFile::replace(&path).unwrap();
+        file.write_at(0, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        file.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(AtomicFile::replace(home.path().join("nothing")).is_err());
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -1,19 +1,19 @@
 //! The one joint of encryption: who can wrap an input key, and who can unwrap it.
 //!
 //! A payload is encrypted under one random [`InputKey`]. Each [`Recipient`] wraps it into a [`Stanza`] of the
-//! envelope, which the matching [`Identity`] unwraps. Key services and hardware plug in here.
+//! envelope, which the matching [`Identity`] unwraps. Key services and hardware plug in here: `examples/key_holder.rs`
+//! is one, whole.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use crate::crypto;
+use crate::crypto::{self, Locked};
 use crate::error::Result;
 use crate::json::UniqueMap;
 
-/// The 32 random bytes under which a payload is encrypted. Wiped when dropped.
-pub struct InputKey(Zeroizing<[u8; 32]>);
+/// The 32 random bytes under which a payload is encrypted, in memory that is locked and wiped.
+pub struct InputKey(Locked<[u8; 32]>);
 
 impl InputKey {
     /// A fresh random key.
@@ -21,9 +21,9 @@ impl InputKey {
         crypto::random_secret().map(Self)
     }
 
-    /// Takes bytes that an [`Identity`] has unwrapped.
-    pub fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> Self {
-        Self(bytes)
+    /// Takes bytes that an [`Identity`] has unwrapped. Fails only where memory does.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self> {
+        Locked::new(*bytes).map(Self)
     }
 
     /// The bytes, for a [`Recipient`] to wrap.
@@ -63,17 +63,48 @@ impl Stanza {
         let arguments = arguments.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { kind: kind.to_owned(), id, arguments }
     }
+
+    /// The values of these arguments, if they are all there and no others are.
+    pub fn exactly<const N: usize>(&self, names: [&str; N]) -> Option<[&str; N]> {
+        let values = names.map(|name| self.arguments.get(name).map(String::as_str));
+        (self.arguments.len() == N && values.iter().all(Option::is_some)).then(|| values.map(Option::unwrap_or_default))
+    }
+
+    /// Whether it is a passphrase's, which must be the only one.
+    pub(crate) fn is_passphrase(&self) -> bool {
+        self.kind == super::passphrase::KIND
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> String {
+        format!("recipient {} {}", self.kind, self.id)
+    }
 }
 
 /// Someone to encrypt to.
+///
+/// Called once for each artifact, or group of files in it, before any work on it: an implementation may be slow, remote,
+/// and may fail. Nothing is written then.
 pub trait Recipient: Send + Sync {
     /// Wraps the key so that the matching [`Identity`] can unwrap it.
+    ///
+    /// The stanza's type should be named for a domain of the implementer's, such as `acme.example/vault`, and its id
+    /// tell keys apart without revealing them. All of it is stored in clear, and authenticated by the envelope.
     fn wrap(&self, key: &InputKey) -> Result<Stanza>;
 }
 
 /// Someone who can open what was encrypted to them.
+///
+/// Called while an artifact is opened, once for each of its stanzas and groups of files, however many files there are.
+/// Identities are asked in the order in which the caller gives them: local ones first, slow and remote ones last.
 pub trait Identity: Send + Sync {
-    /// Unwraps a stanza: `None` if it is not for this identity, an error if it is but does not open.
+    /// Unwraps a stanza: `None` if it is not for this identity, which should be told from its type and id alone,
+    /// without asking anybody; an error if it is but does not open.
+    ///
+    /// After an error other stanzas and identities are tried; if none opens, the first error is what the caller sees.
+    /// One that may pass should be [`KeyError::Unavailable`](crate::error::KeyError::Unavailable); a stanza that is
+    /// wrong, [`EncryptionError::EnvelopeTampered`](crate::error::EncryptionError::EnvelopeTampered). Whether the key
+    /// is the right one need not be checked here: the envelope is authenticated under it.
     fn unwrap(&self, stanza: &Stanza) -> Option<Result<InputKey>>;
 }
 
@@ -84,6 +115,12 @@ impl<R: Recipient + ?Sized> Recipient for Box<R> {
 }
 
 impl<I: Identity + ?Sized> Identity for Box<I> {
+    fn unwrap(&self, stanza: &Stanza) -> Option<Result<InputKey>> {
+        (**self).unwrap(stanza)
+    }
+}
+
+impl<I: Identity + ?Sized> Identity for std::sync::Arc<I> {
     fn unwrap(&self, stanza: &Stanza) -> Option<Result<InputKey>> {
         (**self).unwrap(stanza)
     }

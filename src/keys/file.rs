@@ -11,6 +11,11 @@ use crate::io::{FileAt, ReadAt, ReadAtExt};
 /// Larger than any key file.
 const MAX_SIZE: u64 = 64 << 10;
 
+/// Writes `secret` to a new file at `path` that only its owner can read.
+pub fn write_secret(path: impl AsRef<Path>, secret: &str) -> Result<()> {
+    AtomicFile::write(path, Access::Private, secret.as_bytes())
+}
+
 /// Writes `secret` to a new file at `path` that only its owner can read, and `public` to `path` + `.pub`.
 ///
 /// Neither may exist already.
@@ -33,6 +38,11 @@ pub fn public_path(path: &Path) -> PathBuf {
 
 /// Reads a secret key file. One that its group or others may read is refused.
 pub fn read_secret(path: impl AsRef<Path>) -> Result<Zeroizing<String>> {
+    text_of(&read_secret_bytes(&path)?, path.as_ref())
+}
+
+/// As [`read_secret`], for a file that need not be text.
+pub fn read_secret_bytes(path: impl AsRef<Path>) -> Result<Zeroizing<Vec<u8>>> {
     let file = FileAt::open(path)?;
     let mode = file.mode()?;
     if mode & 0o077 != 0 {
@@ -43,7 +53,12 @@ pub fn read_secret(path: impl AsRef<Path>) -> Result<Zeroizing<String>> {
 
 /// Reads a public key file.
 pub fn read_public(path: impl AsRef<Path>) -> Result<String> {
-    Ok(read(&FileAt::open(path)?)?.to_string())
+    Ok(text_of(&read_public_bytes(&path)?, path.as_ref())?.to_string())
+}
+
+/// As [`read_public`], for a file that need not be text.
+pub(super) fn read_public_bytes(path: impl AsRef<Path>) -> Result<Zeroizing<Vec<u8>>> {
+    read(&FileAt::open(path)?)
 }
 
 /// The one line of a key file that is neither blank nor a `#` comment.
@@ -57,14 +72,21 @@ pub(super) fn key_line<'a>(text: &'a str, wanted: &'static str) -> Result<&'a st
     }
 }
 
-fn read(file: &FileAt) -> Result<Zeroizing<String>> {
-    let malformed = |problem: &str| KeyError::Malformed { wanted: "key file", problem: problem.into() }.on(file.name());
-    if file.size() > MAX_SIZE {
-        return Err(malformed("too large"));
-    }
-    let bytes = Zeroizing::new(file.read_all(MAX_SIZE)?);
-    let text = std::str::from_utf8(&bytes).map_err(|_| malformed("not text"))?;
+/// The bytes of a key file as text.
+pub(super) fn as_text(bytes: &[u8]) -> Result<&str, KeyError> {
+    std::str::from_utf8(bytes).map_err(|_| KeyError::Malformed { wanted: "key file", problem: "not text".into() })
+}
+
+fn text_of(bytes: &[u8], path: &Path) -> Result<Zeroizing<String>> {
+    let text = as_text(bytes).map_err(|cause| cause.on(path.display().to_string()))?;
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn read(file: &FileAt) -> Result<Zeroizing<Vec<u8>>> {
+    if file.size() > MAX_SIZE {
+        return Err(KeyError::Malformed { wanted: "key file", problem: "too large".into() }.on(file.name()));
+    }
+    Ok(Zeroizing::new(file.read_all(MAX_SIZE)?))
 }
 
 #[cfg(test)]

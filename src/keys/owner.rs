@@ -6,7 +6,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::{file, text};
-use crate::crypto::{self, label};
+use crate::crypto::{self, Locked, label};
 use crate::error::{Cause, KeyError, Result};
 
 const SECRET: (&str, &str) = ("wmowner", "weightmark owner key (secret)");
@@ -18,7 +18,7 @@ const MAX_NAME: usize = 255;
 ///
 /// Whoever holds it can find the marks, and remove them: it never leaves the owner. Wiped when dropped.
 pub struct OwnerKey {
-    master: Zeroizing<[u8; 32]>,
+    master: Locked<[u8; 32]>,
     name: String,
 }
 
@@ -31,10 +31,8 @@ impl OwnerKey {
 
     /// Reads an owner key file; one that others may read is refused.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let text = file::read_secret(path)?;
-        let parse = || file::key_line(&text, SECRET.1).and_then(Self::parse);
-        parse().map_err(|cause| cause.on(path.display().to_string()))
+        let (text, name) = (file::read_secret(&path)?, path.as_ref().display().to_string());
+        Self::from_text(file::key_line(&text, SECRET.1).map_err(|cause| cause.on(&name))?, &name)
     }
 
     /// Writes the key to a new file for its owner alone, and its public id to the same path + `.pub`.
@@ -51,10 +49,14 @@ impl OwnerKey {
     }
 
     /// Parses the secret text.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let bytes = text::decode(SECRET.0, SECRET.1, text)?;
-        let (master, name) = split(&bytes, SECRET.1)?;
-        Ok(Self { master: Zeroizing::new(master), name })
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::from_text(text, "owner key")
+    }
+
+    fn from_text(text: &str, file: &str) -> Result<Self> {
+        let parsed = text::decode(SECRET.0, SECRET.1, text).and_then(|bytes| split(&bytes, SECRET.1));
+        let (master, name) = parsed.map_err(|cause| cause.on(file))?;
+        Ok(Self { master: Locked::new(*master)?, name })
     }
 
     /// The public half: the name, and a commitment to the secret.
@@ -85,7 +87,7 @@ impl OwnerId {
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let bytes = text::decode(PUBLIC.0, PUBLIC.1, text)?;
         let (commitment, name) = split(&bytes, PUBLIC.1)?;
-        Ok(Self { commitment, name })
+        Ok(Self { commitment: *commitment, name })
     }
 
     /// The owner's name.
@@ -100,12 +102,12 @@ impl fmt::Display for OwnerId {
     }
 }
 
-fn split(bytes: &[u8], wanted: &'static str) -> Result<([u8; 32], String), KeyError> {
+fn split(bytes: &[u8], wanted: &'static str) -> Result<(Zeroizing<[u8; 32]>, String), KeyError> {
     let malformed = |problem: &str| KeyError::Malformed { wanted, problem: problem.into() };
     let (secret, name) = bytes.split_first_chunk().ok_or_else(|| malformed("wrong length"))?;
     let name = std::str::from_utf8(name).map_err(|_| malformed("its name is not text"))?;
     check_name(name)?;
-    Ok((*secret, name.to_owned()))
+    Ok((Zeroizing::new(*secret), name.to_owned()))
 }
 
 fn check_name(name: &str) -> Result<(), KeyError> {

@@ -32,10 +32,16 @@ pub(super) fn encode(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
 pub(super) fn decode(prefix: &str, wanted: &'static str, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let malformed = |problem: &str| KeyError::Malformed { wanted, problem: problem.into() };
     let checked = CheckedHrpstring::new::<LongBech32m>(text).map_err(|_| malformed("no key text, or mistyped"))?;
-    if checked.hrp().as_str() != prefix {
+    if checked.hrp().to_lowercase() != prefix {
         return Err(malformed("it is another kind of key"));
     }
-    Ok(Zeroizing::new(checked.byte_iter().collect()))
+    let bytes = Zeroizing::new(checked.byte_iter().collect::<Vec<u8>>());
+    // a key has one text: no bits behind its last byte
+    let canonical = Zeroizing::new(text.to_lowercase());
+    if *encode(prefix, &bytes) != *canonical {
+        return Err(malformed("bits are left over"));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

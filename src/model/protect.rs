@@ -31,7 +31,6 @@ pub struct Protector<'a> {
     watermark: Watermark<'a>,
     signing_key: &'a SigningKey,
     encryptor: Encryptor,
-    context: String,
 }
 
 /// What was done to one copy: the record to keep of it. Holds no secret.
@@ -50,6 +49,8 @@ pub struct Protected {
     pub files: usize,
     /// The context that the encryption is bound to.
     pub context: String,
+    /// Type and id of each recipient.
+    pub recipients: Vec<(String, String)>,
 }
 
 impl<'a> Protector<'a> {
@@ -59,8 +60,7 @@ impl<'a> Protector<'a> {
         signing_key: &'a SigningKey,
         recipients: impl IntoIterator<Item = R>,
     ) -> Self {
-        let encryptor = Encryptor::to(recipients);
-        Self { watermark: Watermark::new(owner), signing_key, encryptor, context: String::new() }
+        Self { watermark: Watermark::new(owner), signing_key, encryptor: Encryptor::to(recipients) }
     }
 
     /// Marks this copy under a label, so that it can be told from all others.
@@ -70,8 +70,7 @@ impl<'a> Protector<'a> {
 
     /// Binds the encryption to a context such as `acme/llama-1b@3`.
     pub fn context(self, context: impl Into<String>) -> Self {
-        let context = context.into();
-        Self { encryptor: self.encryptor.context(context.clone()), context, ..self }
+        Self { encryptor: self.encryptor.context(context), ..self }
     }
 
     /// Overrides the strength of the mark.
@@ -116,14 +115,15 @@ impl<'a> Protector<'a> {
         let mark = self.watermark.embed_tree(&*source, &target, progress)?;
         let manifest = Manifest::of_tree(&*tree::open(&marked)?, &[], progress)?;
         self.signing_key.sign(&manifest)?.write(marked.join(SIGNATURE_FILE))?;
-        self.encryptor.encrypt_with(&marked, output, progress)?;
+        let envelope = self.encryptor.encrypt_with(&marked, output, progress)?;
         Ok(Protected {
             owner: self.watermark.owner().to_string(),
             mark,
             signer: self.signing_key.verifying_key().id(),
             root_digest: crypto::hex(&manifest.root_digest()),
             files: manifest.resources().len(),
-            context: self.context.clone(),
+            context: envelope.context,
+            recipients: envelope.groups.into_iter().flat_map(|group| group.recipients).collect(),
         })
     }
 }

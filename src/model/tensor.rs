@@ -1,17 +1,18 @@
 //! A tensor in memory.
 
 use crate::error::{Error, Result};
+use crate::io::Memory;
 use crate::tensor::{TensorInfo, lanes};
 
 /// A tensor that was read: its description and its bytes, row-major, little-endian.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Tensor {
     info: TensorInfo,
-    bytes: Vec<u8>,
+    bytes: Memory,
 }
 
 impl Tensor {
-    pub(super) fn new(info: TensorInfo, bytes: Vec<u8>) -> Self {
+    pub(super) fn new(info: TensorInfo, bytes: Memory) -> Self {
         Self { info, bytes }
     }
 
@@ -26,7 +27,7 @@ impl Tensor {
     }
 
     /// Takes the bytes out.
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(self) -> Memory {
         self.bytes
     }
 

@@ -159,7 +159,7 @@ fn keys_that_are_missing_foreign_open_to_others_or_of_another_kind() {
     decrypt("owner.key").fails(4, &["owner.key", "another kind of key"]);
     decrypt("release.pem").fails(4, &["release.pem", "not a weightmark identity"]);
     weightmark(["encrypt", &data, "-r", &home.at("id.key"), "-o", &out]).fails(4, &["id.key", "another kind of key"]);
-    weightmark(["encrypt", &data, "-r", "wmrecipient1qqqq", "-o", &out]).fails(4, &["--recipient", "mistyped"]);
+    weightmark(["encrypt", &data, "-r", "wmrecipient1qqqq", "-o", &out]).fails(4, &["recipient", "mistyped"]);
     weightmark(["sign", &data, "--key", &home.at("release.pem.pub")])
         .fails(4, &["release.pem.pub", "readable by others"]);
     weightmark(["sign", &data, "--key", &home.at("owner.key")]).fails(4, &["owner.key", "no private key"]);

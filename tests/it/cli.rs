@@ -103,7 +103,7 @@ fn inspect_needs_no_key() {
         .ok();
     let sealed = weightmark(["inspect", &home.at("enc"), "--json"]).json();
     assert_eq!((&sealed["encrypted"], &sealed["envelope"]["context"]), (&json!(true), &json!("c@1")));
-    assert_eq!(sealed["envelope"]["files"].as_array().unwrap().len(), 4);
+    assert_eq!(sealed["envelope"]["groups"][0]["files"].as_array().unwrap().len(), 4);
     let text = weightmark(["inspect", &home.at("enc")]).ok();
     assert!(text.contains("model.safetensors") && text.contains("not authenticated"), "{text}");
 }

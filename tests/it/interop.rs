@@ -76,6 +76,18 @@ fn a_second_reader_opens_what_we_encrypt() {
 }
 
 #[test]
+fn a_second_reader_agrees_on_every_vector_and_a_second_writer_makes_them_again() {
+    let home = Home::new();
+    let vectors = super::support::vector("encryption").to_str().unwrap().to_owned();
+    let counts = python([script("check_vectors.py").to_str().unwrap(), &vectors]).json();
+    assert!(counts["ok"].as_u64() >= Some(64) && counts["refused"].as_u64() >= Some(323), "{counts}");
+    super::support::Run::of(std::process::Command::new("cp").args(["-r", &vectors, &home.at("again")])).ok();
+    python([home.at("again/generate.py")]).ok();
+    let difference = ["-r", "--exclude=__pycache__", &vectors, &home.at("again")];
+    super::support::Run::of(std::process::Command::new("diff").args(difference)).ok();
+}
+
+#[test]
 fn safetensors_in_python_loads_what_we_mark() {
     let home = Home::with_keys();
     home.model("model", 50_000);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use weightmark::Model;
+use weightmark::encryption::Decryptor;
 use weightmark::keys::{Algorithm, OwnerKey, SigningKey, XWingIdentity};
 use weightmark::model::Protector;
 use weightmark::signing::Policy;
@@ -40,7 +41,7 @@ fn protect_serve_verify_detect() {
         .unwrap();
     assert_eq!(model.tensor("embeddings.word_embeddings.weight").unwrap().info().shape, [30522, 384]);
     let identity = XWingIdentity::load(home.path("id.key")).unwrap();
-    weightmark::encryption::decrypt(home.path("out"), home.path("plain"), &[&identity], None, &()).unwrap();
+    Decryptor::new(&[&identity]).decrypt(home.path("out"), home.path("plain"), &()).unwrap();
 
     // the reference tool accepts the signature
     python([

@@ -34,6 +34,20 @@ pub(crate) enum Command {
     Encrypt(Encrypt),
     /// Decrypt a file or a model directory
     Decrypt(Decrypt),
+    /// Change who may open an encrypted file or directory, in place and without touching its payload
+    ///
+    /// This does not revoke: whoever could open it before may have kept its key or its content. To shut them out of what
+    /// you publish from now on, use `rekey`.
+    Rewrap(Rewrap),
+    /// Encrypt an encrypted file or directory anew, under a new key
+    Rekey(Rekey),
+    /// Run a command on a decrypted model that is in sealed memory only
+    ///
+    /// The model is decrypted into memory that nobody can change, and verified there; no plaintext touches a disk (other
+    /// than swap). A lone file gets a path in /proc; a directory is mounted in the place of the encrypted one, for COMMAND
+    /// alone. COMMAND takes the place of this process.
+    #[cfg(target_os = "linux")]
+    Exec(Exec),
     /// Tell what a file or directory is: tensors, recipients, signature; no key needed
     Inspect(Inspect),
     /// Sign a model, as OpenSSF Model Signing does
@@ -59,6 +73,9 @@ pub(crate) struct Keygen {
     /// Make an Ed25519 signing key instead of P-256; other OMS tools do not verify it
     #[arg(long)]
     pub(crate) ed25519: bool,
+    /// Make an identity with a short recipient, on Curve25519 alone; not safe from quantum computers
+    #[arg(long)]
+    pub(crate) x25519: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -69,34 +86,58 @@ pub(crate) enum KeyKind {
     Signing,
     /// Marks weights, and proves it
     Owner,
+    /// Encrypts and opens: 32 bytes that both sides share; no public half
+    Symmetric,
 }
 
 #[derive(Args)]
+#[group(required = true, multiple = true)]
 pub(crate) struct Recipients {
-    /// Who may open it: a recipient (wmrecipient1…) or a file that holds one
-    #[arg(short, long = "recipient", value_name = "RECIPIENT|FILE", required = true)]
+    /// Who may open it: a recipient (wmrecipient1…), or a file that holds one or a symmetric key
+    #[arg(short, long = "recipient", value_name = "RECIPIENT|FILE")]
     pub(crate) recipients: Vec<String>,
+    /// Who may open the files at PATH and beneath it, and nobody else; for directories
+    #[arg(long = "group", value_name = "PATH=RECIPIENT|FILE", requires = "recipients")]
+    pub(crate) groups: Vec<String>,
+    /// Encrypt to the passphrase in this file instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipients", "passphrase"])]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Encrypt to a passphrase that is asked for instead
+    #[arg(long, conflicts_with = "recipients")]
+    pub(crate) passphrase: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Encrypt {
-    /// A file or directory
+    /// A file or directory, or - for stdin
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) recipients: Recipients,
     /// Bind it to a context, such as acme/llama-1b@3
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) context: String,
-    /// The new encrypted file or directory
+    /// List names, types and shapes of the tensors where everybody can read them
+    #[arg(long)]
+    pub(crate) public_index: bool,
+    /// What to call the file that comes from stdin
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    pub(crate) name: String,
+    /// The new encrypted file or directory, or - for stdout
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: PathBuf,
 }
 
 #[derive(Args)]
 pub(crate) struct Opening {
-    /// Identity file that opens it, if it is encrypted
+    /// Identity file, or symmetric key, that opens it, if it is encrypted
     #[arg(short, long = "identity", value_name = "FILE")]
     pub(crate) identities: Vec<PathBuf>,
+    /// Open it with the passphrase in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Open it with a passphrase that is asked for
+    #[arg(long)]
+    pub(crate) passphrase: bool,
     /// Refuse anything that is not encrypted under this context
     #[arg(long)]
     pub(crate) context: Option<String>,
@@ -104,13 +145,78 @@ pub(crate) struct Opening {
 
 #[derive(Args)]
 pub(crate) struct Decrypt {
+    /// An encrypted file or directory, or - for stdin
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    /// The new plaintext file or directory, or - for stdout
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Rewrap {
+    /// An encrypted file or directory, which is changed
+    pub(crate) artifact: PathBuf,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    #[command(flatten)]
+    pub(crate) change: Change,
+    /// Change the group of files with this path [default: the main one]
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub(crate) group: String,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Change {
+    /// Let these recipients open it, and nobody else
+    #[arg(short, long = "recipient", value_name = "RECIPIENT|FILE", conflicts_with_all = ["add", "remove"])]
+    pub(crate) only: Vec<String>,
+    /// Let this recipient open it too
+    #[arg(long, value_name = "RECIPIENT|FILE")]
+    pub(crate) add: Vec<String>,
+    /// Take out the recipient of this id, as `inspect` shows it
+    #[arg(long, value_name = "ID")]
+    pub(crate) remove: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Rekey {
     /// An encrypted file or directory
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) opening: Opening,
-    /// The new plaintext file or directory
+    /// Who may open the new one: a recipient (wmrecipient1…), or a file that holds one or a symmetric key
+    #[arg(short, long = "recipient", value_name = "RECIPIENT|FILE", required = true)]
+    pub(crate) recipients: Vec<String>,
+    /// Who may open the files at PATH and beneath it, and nobody else; for directories
+    #[arg(long = "group", value_name = "PATH=RECIPIENT|FILE")]
+    pub(crate) groups: Vec<String>,
+    /// Bind the new one to another context than the old one
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) new_context: Option<String>,
+    /// The new encrypted file or directory
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: PathBuf,
+}
+
+#[cfg(target_os = "linux")]
+#[derive(Args)]
+pub(crate) struct Exec {
+    /// An encrypted file or directory
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+    /// Public key that must have signed the model (PEM); any one of several
+    #[arg(long = "key", value_name = "PEM")]
+    pub(crate) keys: Vec<PathBuf>,
+    /// Run on a signed model without verifying it
+    #[arg(long, conflicts_with = "keys")]
+    pub(crate) danger_accept_unsigned: bool,
+    /// What to run; {} stands for the path of the decrypted model
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Args)]
@@ -210,8 +316,9 @@ pub(crate) struct Protect {
     /// Signing key (PEM)
     #[arg(long, value_name = "PEM")]
     pub(crate) signing_key: PathBuf,
-    #[command(flatten)]
-    pub(crate) recipients: Recipients,
+    /// Who may open it: a recipient (wmrecipient1…), or a file that holds one or a symmetric key
+    #[arg(short, long = "recipient", value_name = "RECIPIENT|FILE", required = true)]
+    pub(crate) recipients: Vec<String>,
     /// Label of this copy, such as licensee-0017
     #[arg(long, value_name = "LABEL")]
     pub(crate) copy: Option<String>,

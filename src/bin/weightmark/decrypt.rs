@@ -1,31 +1,43 @@
-//! `decrypt`: back to plaintext, and the opening of encrypted inputs for other verbs.
+//! `decrypt`: back to plaintext.
+
+use std::fmt::Write;
+use std::io;
 
 use serde_json::json;
-use weightmark::encryption;
-use weightmark::io::Tree;
-use weightmark::keys::{Identity, XWingIdentity};
-use weightmark::{Model, Result};
+use weightmark::encryption::Decryptor;
+use weightmark::error::Printable;
+use weightmark::io::atomic::{Access, AtomicFile};
+use weightmark::keys::Identity;
 
-use crate::cli::{Decrypt, Opening};
-use crate::output::{Outcome, print, shown};
+use crate::cli::Decrypt;
+use crate::keys;
+use crate::output::{Failure, Outcome, is_stream, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Decrypt, json: bool, bars: &Bars) -> Outcome {
-    let identities = args.opening.identities.iter().map(XWingIdentity::load).collect::<Result<Vec<_>>>()?;
-    let identities: Vec<&dyn Identity> = identities.iter().map(|identity| identity as &dyn Identity).collect();
-    encryption::decrypt(&args.input, &args.output, &identities, args.opening.context.as_deref(), bars)?;
-    let output = args.output.display().to_string();
-    print(json, "decrypt", json!({"output": output}), &format!("{}: decrypted\n", shown(&args.output)))
-}
-
-/// The files of a model, decrypted as they are read if it is encrypted.
-pub(crate) fn open(path: &std::path::Path, opening: &Opening) -> Result<Box<dyn Tree>> {
-    let mut options = Model::options();
-    for file in &opening.identities {
-        options = options.identity(XWingIdentity::load(file)?);
+    let identities = keys::identities(&args.opening)?;
+    let identities: Vec<&dyn Identity> = identities.iter().map(|identity| &**identity).collect();
+    let mut decryptor = Decryptor::new(&identities);
+    if let Some(context) = &args.opening.context {
+        decryptor = decryptor.expect_context(context);
     }
-    if let Some(context) = &opening.context {
-        options = options.expect_context(context);
+    let closed = match (is_stream(&args.input), is_stream(&args.output)) {
+        (_, true) if json => {
+            return Err(Failure::Usage("--json needs stdout for itself: give --output a file".into()));
+        }
+        (true, true) => return Ok(decryptor.decrypt_stream(io::stdin(), io::stdout(), bars)?),
+        (false, true) => return Ok(decryptor.decrypt_to(&args.input, io::stdout(), bars)?),
+        (true, false) => {
+            let mut output = AtomicFile::create(&args.output, Access::Private)?;
+            decryptor.decrypt_stream(io::stdin(), &mut output, bars)?;
+            output.commit()?;
+            Vec::new()
+        }
+        (false, false) => decryptor.decrypt(&args.input, &args.output, bars)?,
+    };
+    let mut text = format!("{}: decrypted\n", shown(&args.output));
+    for path in &closed {
+        let _ = writeln!(text, "left out, encrypted for others: {}", Printable(path)); // a String takes everything
     }
-    options.tree(path)
+    print(json, "decrypt", json!({"output": args.output.display().to_string(), "closed": closed}), &text)
 }

@@ -9,7 +9,7 @@ use weightmark::keys::OwnerKey;
 use weightmark::watermark::{Detector, Evidence};
 
 use crate::cli::Detect;
-use crate::decrypt;
+use crate::keys;
 use crate::output::{Failure, Outcome, print};
 use crate::progress::Bars;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Detect, json: bool, bars: &Bars) -> Outcome {
         })?;
         detector = detector.copies(text.lines().map(str::trim).filter(|label| !label.is_empty()));
     }
-    let suspect = decrypt::open(&args.suspect, &args.opening)?;
+    let suspect = keys::open(&args.suspect, &args.opening)?;
     let evidence = detector.examine_tree(&*suspect, bars)?;
     let reported = report(&evidence, json);
     // whether anyone reads it or not, the answer stays no

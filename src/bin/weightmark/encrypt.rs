@@ -1,32 +1,58 @@
-//! `encrypt`: to recipients given as text or file.
+//! `encrypt`: to recipients given as text or file, or to a passphrase.
 
+use std::fmt::Write;
+use std::io;
 use std::path::Path;
 
 use serde_json::json;
-use weightmark::Error;
-use weightmark::encryption::Encryptor;
-use weightmark::keys::XWingRecipient;
+use weightmark::encryption::Inspection;
+use weightmark::error::Printable;
+use weightmark::format::ModelIndex;
+use weightmark::io::atomic::{Access, AtomicFile};
+use weightmark::io::tree;
 
-use crate::cli::{Encrypt, Recipients};
-use crate::output::{Failure, Outcome, print, shown};
+use crate::cli::Encrypt;
+use crate::keys;
+use crate::output::{Failure, Outcome, is_stream, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Encrypt, json: bool, bars: &Bars) -> Outcome {
-    let recipients = recipients(&args.recipients)?;
-    let ids: Vec<_> = recipients.iter().map(XWingRecipient::id).collect();
-    Encryptor::to(recipients).context(&args.context).encrypt_with(&args.input, &args.output, bars)?;
-    let output = args.output.display().to_string();
-    let text = format!("{}: encrypted to {}\n", shown(&args.output), ids.join(", "));
-    print(json, "encrypt", json!({"output": output, "context": args.context, "recipients": ids}), &text)
+    let mut encryptor = keys::encryptor(&args.recipients)?.context(&args.context);
+    let (from_stdin, to_stdout) = (is_stream(&args.input), is_stream(&args.output));
+    if json && to_stdout {
+        return Err(Failure::Usage("--json needs stdout for itself: give --output a file".into()));
+    }
+    if args.public_index {
+        if from_stdin {
+            return Err(Failure::Usage("--public-index needs a file or directory, not stdin".into()));
+        }
+        encryptor = encryptor.public_index(ModelIndex::read(&*tree::open(&args.input)?)?.tensors());
+    }
+    if !from_stdin && !to_stdout {
+        let seen = encryptor.encrypt_with(&args.input, &args.output, bars)?;
+        return report(&seen, &args.output, json);
+    }
+    if !from_stdin {
+        encryptor.encrypt_to(&args.input, io::stdout(), bars)?;
+        return Ok(());
+    }
+    if to_stdout {
+        encryptor.encrypt_stream(&args.name, io::stdin(), io::stdout(), bars)?;
+        return Ok(());
+    }
+    let mut output = AtomicFile::create(&args.output, Access::Shared)?;
+    let seen = encryptor.encrypt_stream(&args.name, io::stdin(), &mut output, bars)?;
+    output.commit()?;
+    report(&seen, &args.output, json)
 }
 
-/// Recipients by their text, or by the file that holds it.
-pub(crate) fn recipients(args: &Recipients) -> Result<Vec<XWingRecipient>, Failure> {
-    let parse = |text: &String| -> Result<XWingRecipient, Error> {
-        if text.starts_with("wmrecipient1") && !Path::new(text).exists() {
-            return text.parse().map_err(|cause| Error::Key { name: "--recipient".into(), cause });
-        }
-        XWingRecipient::load(text)
-    };
-    Ok(args.recipients.iter().map(parse).collect::<Result<_, _>>()?)
+/// Says what was encrypted to whom.
+pub(crate) fn report(seen: &Inspection, output: &Path, json: bool) -> Outcome {
+    let mut text = format!("{}: encrypted\n", shown(output));
+    for group in &seen.groups {
+        let what = if group.path.is_empty() { String::new() } else { format!("{}: ", Printable(&group.path)) };
+        let ids: Vec<_> = group.recipients.iter().map(|(kind, id)| format!("{kind} {id}")).collect();
+        let _ = writeln!(text, "{what}to {}", Printable(&ids.join(", "))); // a String takes everything
+    }
+    print(json, "encrypt", json!({"output": output.display().to_string(), "envelope": seen}), &text)
 }

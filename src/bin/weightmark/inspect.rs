@@ -31,12 +31,24 @@ fn encrypted(tree: &dyn Tree) -> Result<Option<Inspection>> {
 }
 
 fn report_encrypted(inspection: &Inspection, json: bool) -> Outcome {
-    let mut text = format!("encrypted, {}, context {:?}\n", Printable(&inspection.suite), inspection.context);
-    for (kind, id) in &inspection.recipients {
-        line(&mut text, format_args!("recipient  {} {}", Printable(kind), Printable(id)));
+    let mut text = format!("encrypted, cobblestone-256, context {:?}\n", inspection.context);
+    for group in &inspection.groups {
+        if !group.path.is_empty() {
+            line(&mut text, format_args!("{}:", Printable(&group.path)));
+        }
+        for (kind, id) in &group.recipients {
+            line(&mut text, format_args!("recipient  {} {}", Printable(kind), Printable(id)));
+        }
+        for (path, bytes) in &group.files {
+            line(&mut text, format_args!("{:>10}  {}", size(*bytes), Printable(path)));
+        }
     }
-    for (path, bytes) in &inspection.files {
-        line(&mut text, format_args!("{:>10}  {}", size(*bytes), Printable(path)));
+    for file in &inspection.public {
+        line(&mut text, format_args!("tensors of {}, as the publisher lists them:", Printable(&file.path)));
+        for tensor in &file.tensors {
+            let (dtype, name) = (Printable(&tensor.dtype).to_string(), Printable(&tensor.name));
+            line(&mut text, format_args!("            {dtype:<5} {:?}  {name}", tensor.shape));
+        }
     }
     text.push_str("(read without a key: not authenticated)\n");
     print(json, "inspect", json!({"encrypted": true, "envelope": inspection}), &text)

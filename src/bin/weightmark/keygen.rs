@@ -1,21 +1,37 @@
 //! `keygen`: makes keys.
 
 use serde_json::json;
-use weightmark::keys::{Algorithm, OwnerKey, SigningKey, XWingIdentity, file::public_path};
+use weightmark::keys::file::public_path;
+use weightmark::keys::{Algorithm, OwnerKey, SigningKey, SymmetricKey, X25519Identity, XWingIdentity};
 
 use crate::cli::{KeyKind, Keygen};
 use crate::output::{Failure, Outcome, print, shown};
 
 pub(crate) fn run(args: &Keygen, json: bool) -> Outcome {
     let misplaced = match args.kind {
-        KeyKind::Identity | KeyKind::Owner if args.ed25519 => Some("--ed25519 is for signing keys"),
-        KeyKind::Identity | KeyKind::Signing => args.name.as_ref().map(|_| "--name is for owner keys"),
+        KeyKind::Identity | KeyKind::Owner | KeyKind::Symmetric if args.ed25519 => {
+            Some("--ed25519 is for signing keys")
+        }
+        KeyKind::Owner | KeyKind::Signing | KeyKind::Symmetric if args.x25519 => Some("--x25519 is for identities"),
+        KeyKind::Identity | KeyKind::Signing | KeyKind::Symmetric => {
+            args.name.as_ref().map(|_| "--name is for owner keys")
+        }
         KeyKind::Owner => args.name.as_deref().is_none_or(str::is_empty).then_some("an owner needs a --name"),
     };
     if let Some(problem) = misplaced {
         return Err(Failure::Usage(problem.to_owned()));
     }
     let (kind, id) = match args.kind {
+        KeyKind::Symmetric => {
+            let key = SymmetricKey::generate()?;
+            key.save(&args.output)?;
+            ("symmetric key", key.id())
+        }
+        KeyKind::Identity if args.x25519 => {
+            let identity = X25519Identity::generate()?;
+            identity.save(&args.output)?;
+            ("identity", identity.recipient().id())
+        }
         KeyKind::Identity => {
             let identity = XWingIdentity::generate()?;
             identity.save(&args.output)?;
@@ -33,11 +49,11 @@ pub(crate) fn run(args: &Keygen, json: bool) -> Outcome {
             ("owner key", key.id().to_string())
         }
     };
-    let (secret, public) = (args.output.display().to_string(), public_path(&args.output).display().to_string());
-    let text = format!(
-        "{kind} {id}\nsecret  {}  (keep it to yourself, and a backup)\npublic  {}\n",
-        shown(&args.output),
-        shown(&public_path(&args.output))
-    );
+    let public = (!matches!(args.kind, KeyKind::Symmetric)).then(|| public_path(&args.output));
+    let mut text = format!("{kind} {id}\nsecret  {}  (keep it to yourself, and a backup)\n", shown(&args.output));
+    if let Some(public) = &public {
+        text.push_str(&format!("public  {}\n", shown(public)));
+    }
+    let (secret, public) = (args.output.display().to_string(), public.map(|path| path.display().to_string()));
     print(json, "keygen", json!({"kind": kind, "id": id, "secret": secret, "public": public}), &text)
 }

@@ -8,11 +8,16 @@ mod decrypt;
 mod detect;
 mod embed;
 mod encrypt;
+#[cfg(target_os = "linux")]
+mod exec;
 mod inspect;
 mod keygen;
+mod keys;
 mod output;
 mod progress;
 mod protect;
+mod rekey;
+mod rewrap;
 mod sign;
 mod verify;
 
@@ -27,15 +32,17 @@ use progress::Bars;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     raise_file_limit();
-    let writes = matches!(
-        cli.command,
-        Command::Encrypt(_) | Command::Decrypt(_) | Command::Embed(_) | Command::Protect(_) | Command::Sign(_)
-    );
-    let bars = Bars::new(!cli.quiet && !cli.json, writes);
+    let reads =
+        matches!(cli.command, Command::Keygen(_) | Command::Inspect(_) | Command::Verify(_) | Command::Detect(_));
+    let bars = Bars::new(!cli.quiet && !cli.json, !reads);
     let done = match &cli.command {
         Command::Keygen(args) => keygen::run(args, cli.json),
         Command::Encrypt(args) => encrypt::run(args, cli.json, &bars),
         Command::Decrypt(args) => decrypt::run(args, cli.json, &bars),
+        Command::Rewrap(args) => rewrap::run(args, cli.json, &bars),
+        Command::Rekey(args) => rekey::run(args, cli.json, &bars),
+        #[cfg(target_os = "linux")]
+        Command::Exec(args) => exec::run(args, &bars),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Sign(args) => sign::run(args, cli.json, &bars),
         Command::Verify(args) => verify::run(args, cli.json, &bars),

@@ -21,7 +21,10 @@ pub(crate) enum Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Error(error)
+        match error {
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            error => Self::Error(error),
+        }
     }
 }
 
@@ -79,6 +82,11 @@ pub(crate) fn print(json: bool, verb: &str, object: Value, text: &str) -> Outcom
 /// A path for people: what could move the cursor or forge a line is escaped.
 pub(crate) fn shown(path: &Path) -> String {
     Printable(&path.display().to_string()).to_string()
+}
+
+/// Whether a path stands for stdin or stdout.
+pub(crate) fn is_stream(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 /// A size for people: `86.7 MiB`.

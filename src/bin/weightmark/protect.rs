@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use weightmark::encryption::KEYS_FILE;
+use weightmark::error::Printable;
 use weightmark::io::atomic::{Access, AtomicFile, refuse_inside};
-use weightmark::keys::{OwnerKey, SigningKey, XWingRecipient};
+use weightmark::keys::{OwnerKey, SigningKey};
 use weightmark::model::Protector;
 
 use crate::cli::Protect;
 use crate::embed::describe;
-use crate::encrypt::recipients;
+use crate::keys;
 use crate::output::{Outcome, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
     let owner = OwnerKey::load(&args.owner_key)?;
     let key = SigningKey::load(&args.signing_key)?;
-    let recipients = recipients(&args.recipients)?;
-    let ids: Vec<_> = recipients.iter().map(XWingRecipient::id).collect();
+    let recipients = keys::recipients(&args.recipients)?;
     let mut protector = Protector::new(&owner, &key, recipients).context(&args.context).beacon(&args.marking.beacon);
     if let Some(label) = &args.copy {
         protector = protector.copy(label);
@@ -32,26 +32,25 @@ pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
     let done = protector.protect_with(&args.model, &args.output, bars)?;
     let mut record = json!(done);
     if let Some(fields) = record.as_object_mut() {
-        fields.insert("recipients".into(), json!(ids));
         fields.insert("beacon".into(), json!(args.marking.beacon));
         fields.insert("schema".into(), json!("weightmark/record/1"));
     }
     record_file.write_at(0, format!("{record:#}\n").as_bytes())?;
     record_file.commit()?;
     let output = shown(&args.output);
+    let ids: Vec<_> = done.recipients.iter().map(|(kind, id)| format!("{kind} {id}")).collect();
     let text = format!(
         "{}\nsigned: {} files by key {}\nencrypted: {output}/ to {}; envelope in {KEYS_FILE}\nrecord: {}\n",
         describe(&done.mark),
         done.files,
         done.signer,
-        ids.join(", "),
+        Printable(&ids.join(", ")),
         shown(&place)
     );
     let mut object = json!(done);
     if let Some(fields) = object.as_object_mut() {
         fields.insert("output".into(), json!(args.output.display().to_string()));
         fields.insert("record".into(), json!(place.display().to_string()));
-        fields.insert("recipients".into(), json!(ids));
     }
     print(json, "protect", object, &text)
 }

@@ -6,12 +6,11 @@ use serde_json::json;
 use weightmark::encryption::DecryptedTree;
 use weightmark::error::{Code, Printable};
 use weightmark::io::{Tree, tree};
-use weightmark::keys::VerifyingKey;
 use weightmark::signing::{Bundle, Policy, SIGNATURE_FILE, Verified, signature_path};
 use weightmark::{Error, Result};
 
 use crate::cli::Verify;
-use crate::decrypt;
+use crate::keys;
 use crate::output::{Outcome, print};
 use crate::progress::Bars;
 use crate::sign::path_inside;
@@ -30,16 +29,14 @@ pub(crate) fn run(args: &Verify, json: bool, bars: &Bars) -> Outcome {
 }
 
 fn verify(args: &Verify, bars: &Bars) -> Result<Verified> {
-    let mut keys = args.keys.iter().map(VerifyingKey::load);
-    let first = keys.next().ok_or(Error::ApiMisuse("no key to verify with"))?;
-    let mut policy = keys.try_fold(Policy::require(first?), |policy, key| Ok::<_, Error>(policy.or(key?)))?;
+    let mut policy = keys::policy(&args.keys)?.ok_or(Error::ApiMisuse("no key to verify with"))?;
     for path in &args.ignore_paths {
         policy = policy.danger_ignore_path(path);
     }
     if args.ignore_unsigned_files {
         policy = policy.danger_ignore_unsigned_files();
     }
-    let tree = decrypt::open(&args.model, &args.opening)?;
+    let tree = keys::open(&args.model, &args.opening)?;
     let (bundle, inside) = signature(args, &*tree)?;
     policy.verify_tree(&*tree, &bundle, inside.as_deref(), bars)
 }

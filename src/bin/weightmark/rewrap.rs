@@ -1,0 +1,38 @@
+//! `rewrap`: other recipients, same payload.
+
+use std::fmt::Write;
+
+use serde_json::json;
+use weightmark::encryption;
+use weightmark::error::Printable;
+use weightmark::keys::Identity;
+
+use crate::cli::Rewrap;
+use crate::keys;
+use crate::output::{Outcome, print, shown};
+use crate::progress::Bars;
+
+pub(crate) fn run(args: &Rewrap, json: bool, bars: &Bars) -> Outcome {
+    let identities = keys::identities(&args.opening)?;
+    let identities: Vec<&dyn Identity> = identities.iter().map(|identity| &**identity).collect();
+    if let Some(context) = &args.opening.context {
+        encryption::Decryptor::new(&identities).expect_context(context).open(&args.artifact)?;
+    }
+    let change = &args.change;
+    let mut rewrap = encryption::Rewrap::new().group(&args.group).also(keys::recipients(&change.add)?);
+    if !change.only.is_empty() {
+        rewrap = rewrap.only(keys::recipients(&change.only)?);
+    }
+    for id in &change.remove {
+        rewrap = rewrap.remove(id);
+    }
+    let seen = rewrap.apply_with(&args.artifact, &identities, bars)?;
+    let mut text = format!("{}: rewrapped\n", shown(&args.artifact));
+    for (kind, id) in seen.groups.iter().filter(|group| group.path == args.group).flat_map(|group| &group.recipients) {
+        let _ = writeln!(text, "recipient  {} {}", Printable(kind), Printable(id)); // a String takes everything
+    }
+    if !change.remove.is_empty() || !change.only.is_empty() {
+        text.push_str("note: whoever could open it before may have kept its key; `rekey` encrypts anew\n");
+    }
+    print(json, "rewrap", json!({"artifact": args.artifact.display().to_string(), "envelope": seen}), &text)
+}

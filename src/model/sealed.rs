@@ -1,0 +1,84 @@
+//! Decrypted models for programs that want a path: in sealed memory, never on a disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::OpenOptions;
+use crate::error::{Error, Result};
+use crate::io::sealed::{MemoryDir, MemoryFile};
+use crate::io::tree::{Directory, SingleFile, Tree};
+use crate::io::{Progress, copy};
+#[cfg(feature = "signing")]
+use crate::signing::Verified;
+
+/// A model in memory that nobody can change any more, under a path that this process, and those it starts, can open.
+///
+/// What a policy verified is what is there: the bytes are verified after they were sealed.
+pub struct Sealed {
+    path: PathBuf,
+    /// Keeps a lone file open, and with it its path.
+    tree: Box<dyn Tree>,
+    #[cfg(feature = "signing")]
+    verified: Option<Verified>,
+}
+
+impl Sealed {
+    /// Where to find it: a file in `/proc`, or, of a directory, the path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its files.
+    pub fn files(&self) -> &dyn Tree {
+        &*self.tree
+    }
+
+    /// What was verified, if a policy was given.
+    #[cfg(feature = "signing")]
+    pub fn verified(&self) -> Option<&Verified> {
+        self.verified.as_ref()
+    }
+}
+
+impl OpenOptions {
+    /// Decrypts a model into sealed memory, so that a runtime that knows nothing of encryption can load it, and no
+    /// plaintext touches a disk: a file becomes a `memfd` without write access, a directory a read-only `tmpfs` that is
+    /// mounted in its place for this process and those it starts. Refuses what is not encrypted. Linux only.
+    ///
+    /// A directory needs root or user namespaces, and, without root, that this process has no other threads yet.
+    pub fn seal(mut self, path: impl AsRef<Path>, progress: &dyn Progress) -> Result<Sealed> {
+        self.expect_encrypted = true;
+        let path = path.as_ref();
+        let source = self.tree(path)?;
+        let (sealed, tree): (PathBuf, Box<dyn Tree>) = match source.entries() {
+            [entry] if source.is_single_file() => {
+                let file = MemoryFile::create(&entry.path, entry.size)?;
+                progress.begin("decrypt", entry.size);
+                copy(&*source.open(&entry.path)?, &|offset, bytes| file.write_at(offset, bytes), progress)?;
+                let (file, sealed) = file.seal()?;
+                (sealed, Box::new(SingleFile::new(entry.path.clone(), Arc::new(file))))
+            }
+            entries => {
+                let place = path.canonicalize().map_err(|e| Error::io("open", path, e))?;
+                let dir = MemoryDir::create(source.name(), source.total_size(), entries.len())?;
+                progress.begin("decrypt", source.total_size());
+                entries.par_iter().try_for_each(|entry| {
+                    let file = dir.file(&entry.path, entry.size)?;
+                    copy(&*source.open(&entry.path)?, &|offset, bytes| file.write_at(offset, bytes), progress)
+                })?;
+                dir.mount(&place)?;
+                let tree = Box::new(Directory::open(&place)?);
+                (place, tree)
+            }
+        };
+        let _verified = self.verify(path, &*tree, progress)?;
+        Ok(Sealed {
+            path: sealed,
+            tree,
+            #[cfg(feature = "signing")]
+            verified: _verified,
+        })
+    }
+}
