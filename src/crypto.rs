@@ -8,6 +8,10 @@ pub(crate) mod aead;
 #[cfg(feature = "encryption")]
 pub(crate) mod cobblestone;
 mod locked;
+#[cfg(all(test, feature = "encryption"))]
+mod poison;
+#[cfg(all(test, feature = "encryption"))]
+mod wycheproof;
 
 pub(crate) use locked::Locked;
 use sha2::{Digest, Sha256};
@@ -101,7 +105,7 @@ fn fill<const N: usize>(prk: &ring::hkdf::Prk, info: &[&[u8]]) -> Zeroizing<[u8;
 /// Whether two byte strings are equal, in time that depends on their lengths alone.
 #[cfg(feature = "encryption")]
 pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    subtle::ConstantTimeEq::ct_eq(a, b).into()
+    subtle::ConstantTimeEq::ct_eq(a, b).unwrap_u8() == 1
 }
 
 /// Lower-case hexadecimal.

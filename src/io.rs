@@ -9,7 +9,7 @@ pub mod memory;
 pub mod mmap;
 pub mod progress;
 #[cfg(all(feature = "encryption", target_os = "linux"))]
-pub(crate) mod sealed;
+pub mod sealed;
 pub mod tree;
 
 use std::fs::File;

@@ -79,7 +79,6 @@
 //! | `encryption` | yes | `encryption`, identities and recipients |
 //! | `signing` | yes | `signing`, signing and verifying keys |
 //! | `watermark` | | `watermark`, owner keys |
-//! | `mmap` | | `io::mmap`: files mapped into memory |
 //! | `ndarray` | | tensors as `ndarray` arrays |
 //! | `cli` | | the program `weightmark` |
 //! | `full` | | all of the above |

@@ -64,6 +64,8 @@ pub struct OpenOptions {
     context: Option<String>,
     #[cfg(feature = "encryption")]
     expect_encrypted: bool,
+    #[cfg(feature = "encryption")]
+    accept_closed: bool,
     #[cfg(feature = "signing")]
     policy: Option<Policy>,
     accept_unsigned: bool,
@@ -130,10 +132,27 @@ impl Model {
 }
 
 impl OpenOptions {
-    /// Adds an identity that may open the model.
+    /// Adds an identity that may open the model. Whoever has one expects an encrypted model: a plain one in its place is
+    /// refused.
     #[cfg(feature = "encryption")]
     pub fn identity(mut self, identity: impl Identity + 'static) -> Self {
         self.identities.push(Box::new(identity));
+        self.expect_encrypted()
+    }
+
+    /// Opens a model that is not encrypted even though an identity or a context was given before: the file decides then
+    /// whether what it says was kept secret, and came from someone who knew its recipients.
+    #[cfg(feature = "encryption")]
+    pub fn danger_accept_plaintext(mut self) -> Self {
+        self.expect_encrypted = false;
+        self
+    }
+
+    /// Opens an encrypted model even if some of its files stay closed to the identities, as
+    /// [`Decryptor::accept_closed`](crate::encryption::Decryptor::accept_closed) does. [`Tree::closed`] names them.
+    #[cfg(feature = "encryption")]
+    pub fn accept_closed(mut self) -> Self {
+        self.accept_closed = true;
         self
     }
 
@@ -216,11 +235,13 @@ impl OpenOptions {
         };
         if is_encrypted {
             let identities: Vec<&dyn Identity> = self.identities.iter().map(|identity| &**identity).collect();
-            let decryptor = Decryptor::new(&identities);
-            let decryptor = match &self.context {
-                Some(context) => decryptor.expect_context(context),
-                None => decryptor,
-            };
+            let mut decryptor = Decryptor::new(&identities);
+            if let Some(context) = &self.context {
+                decryptor = decryptor.expect_context(context);
+            }
+            if self.accept_closed {
+                decryptor = decryptor.accept_closed();
+            }
             return decryptor.open_tree(tree);
         }
         if self.expect_encrypted {
@@ -235,10 +256,11 @@ impl OpenOptions {
     }
 }
 
-/// Whether there is a signature in its usual place, good or bad.
+/// Whether there is a signature in its usual place, good or bad; where that cannot be told, there may be one.
 fn is_signed(path: &Path, tree: &dyn Tree) -> bool {
     if tree.is_single_file() {
-        return signature_path(path).exists();
+        let missing = |e: std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+        return !signature_path(path).symlink_metadata().is_err_and(missing);
     }
     tree.entries().iter().any(|entry| entry.path == SIGNATURE_FILE)
 }

@@ -8,8 +8,14 @@ mod it {
     mod bad_input;
     mod cli;
     mod encryption;
+    mod exec;
+    mod expectations;
+    mod faults;
     mod interop;
+    mod memory;
     mod minilm;
+    mod recipients;
+    mod rewrap;
     mod rooms;
     mod signing;
     mod support;

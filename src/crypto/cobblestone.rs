@@ -21,7 +21,7 @@ pub(crate) const WRAPPED: usize = HEADER + 32 + TAG;
 const SALT: usize = 24;
 const COMMITMENT: usize = 32;
 /// 4 PiB of plaintext.
-const MAX_CHUNKS: u64 = 1 << 38;
+pub(crate) const MAX_CHUNKS: u64 = 1 << 38;
 
 /// Bytes of a message that holds `plaintext` bytes, or `None` beyond the limit.
 pub(crate) fn message_len(plaintext: u64) -> Option<u64> {

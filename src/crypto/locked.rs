@@ -33,6 +33,15 @@ impl<T> Locked<T> {
 }
 
 impl<const N: usize> Locked<[u8; N]> {
+    /// A copy of `secret`.
+    #[cfg(any(feature = "encryption", feature = "watermark"))]
+    pub(crate) fn copied(secret: &[u8; N]) -> Result<Self> {
+        Self::filled(|bytes| {
+            bytes.copy_from_slice(secret);
+            Ok(())
+        })
+    }
+
     /// A secret that `fill` writes where it stays, so that no copy is left behind.
     pub(crate) fn filled(fill: impl FnOnce(&mut [u8; N]) -> Result<()>) -> Result<Self> {
         let mut this = Self::new([0; N])?;

@@ -14,7 +14,7 @@ use crate::error::{Cause, EncryptionError, Result};
 use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
 use crate::io::progress::{Progress, step};
 use crate::io::tree::{self, SingleFile, Tree};
-use crate::io::{Entry, Memory, ReadAt, copy};
+use crate::io::{Memory, ReadAt, copy};
 use crate::keys::Identity;
 
 /// Bytes decrypted at a time on their way to a stream.
@@ -37,12 +37,13 @@ const PART: u64 = 8 << 20;
 pub struct Decryptor<'a> {
     identities: &'a [&'a dyn Identity],
     context: Option<&'a str>,
+    accept_closed: bool,
 }
 
 impl<'a> Decryptor<'a> {
     /// Opens with the first of these identities that fits.
     pub fn new(identities: &'a [&'a dyn Identity]) -> Self {
-        Self { identities, context: None }
+        Self { identities, context: None, accept_closed: false }
     }
 
     /// Refuses what is bound to another context.
@@ -50,9 +51,13 @@ impl<'a> Decryptor<'a> {
         Self { context: Some(context), ..self }
     }
 
+    /// Accepts a directory some of whose files stay closed to the identities: without this, one that does not open
+    /// as a whole is refused. What is said of closed files is not authenticated.
+    pub fn accept_closed(self) -> Self {
+        Self { accept_closed: true, ..self }
+    }
+
     /// The plaintext of the encrypted file or directory at `path`, decrypted where it is read.
-    ///
-    /// Of a directory only the files that the identities open are there.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
         self.open_tree(tree::open(path)?)
     }
@@ -69,12 +74,15 @@ impl<'a> Decryptor<'a> {
         } else {
             let tree = DecryptedTree::open(source, self.identities)?;
             self.context.map_or(Ok(()), |context| tree.expect_context(context))?;
+            if let Some(entry) = tree.closed().first().filter(|_| !self.accept_closed) {
+                return Err(EncryptionError::ClosedFile { path: entry.path.clone() }.on(tree.name()));
+            }
             Plaintext::Directory(tree)
         })
     }
 
     /// Decrypts the encrypted file or directory at `input` to a new file or directory at `output`, and returns the paths
-    /// of a directory's files that stay closed to the identities.
+    /// of a directory's files that stay closed, if that is [accepted](Self::accept_closed).
     ///
     /// The output, readable by its owner alone, appears only when every byte of it has been authenticated.
     pub fn decrypt(
@@ -127,7 +135,7 @@ impl<'a> Decryptor<'a> {
     pub fn decrypt_stream(
         &self,
         mut input: impl Read + Send,
-        output: impl Write + Send,
+        output: impl Write,
         progress: &dyn Progress,
     ) -> Result<()> {
         let fail = |cause: EncryptionError| cause.on(stream::INPUT);
@@ -168,11 +176,15 @@ impl Plaintext {
         }
     }
 
-    /// Files that are there, and that the identities do not open.
-    pub(super) fn closed(&self) -> &[Entry] {
+    /// The paths of its groups.
+    pub(super) fn groups(&self) -> Vec<String> {
+        let of = |tree: &DecryptedTree| {
+            let groups = tree.envelopes().next().and_then(Envelope::groups).unwrap_or_default();
+            groups.into_iter().map(|group| group.path.clone()).collect()
+        };
         match self {
-            Self::File(..) => &[],
-            Self::Directory(tree) => tree.closed(),
+            Self::File(..) => Vec::new(),
+            Self::Directory(tree) => of(tree),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The envelope: which suite, which context and files, and who may open them. `spec/encryption.md`, sections 2 and 4.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -118,9 +118,6 @@ impl Envelope {
         let context = context.into();
         let mut this =
             Self { suite: SUITE.into(), context, path, files, groups, public, recipients: AtMost(Vec::new()) };
-        if !this.public().all(|file| this.has(&file.path)) {
-            return Err(Error::ApiMisuse("the public index names a file that is not there"));
-        }
         this.set_recipients(recipients.iter().map(|recipient| recipient.wrap(key)).collect::<Result<_>>()?)?;
         Ok(this)
     }
@@ -215,7 +212,11 @@ fn unfit(recipients: &[Stanza]) -> Option<&'static str> {
         [] => Some("without recipients nobody could open it"),
         [_] => None,
         several if several.iter().any(Stanza::is_passphrase) => Some("a passphrase must be the only recipient"),
-        several => (several.len() > MAX_RECIPIENTS).then_some("more than 4096 recipients"),
+        several if several.len() > MAX_RECIPIENTS => Some("more than 4096 recipients"),
+        several => {
+            let distinct: BTreeSet<_> = several.iter().map(|stanza| (&stanza.kind, &stanza.id)).collect();
+            (distinct.len() < several.len()).then_some("a recipient stands there twice")
+        }
     }
 }
 
@@ -224,12 +225,19 @@ pub(super) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(path.rsplit_once('/'), |(above, _)| above.rsplit_once('/')).map(|(above, _)| above)
 }
 
-/// Which of the groups rooted at `roots` the file at `path` belongs to: the deepest at or above it.
-pub(super) fn group_of<'a>(path: &str, roots: impl IntoIterator<Item = &'a str>) -> usize {
-    let above: Vec<_> = std::iter::once(path).chain(ancestors(path)).chain([""]).collect();
-    let depth = |root: &str| above.iter().position(|above| *above == root);
-    let deepest = roots.into_iter().enumerate().filter_map(|(i, root)| Some((depth(root)?, i))).min();
-    deepest.map_or(0, |(_, i)| i)
+/// The groups of a directory by the paths they are rooted at.
+pub(super) struct Roots<'a>(HashMap<&'a str, usize>);
+
+impl<'a> Roots<'a> {
+    /// Of groups in their order; the first is the main one.
+    pub(super) fn new(paths: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(paths.into_iter().enumerate().map(|(i, path)| (path, i)).collect())
+    }
+
+    /// Which group the file at `path` belongs to: the deepest at or above it.
+    pub(super) fn of(&self, path: &str) -> usize {
+        std::iter::once(path).chain(ancestors(path)).find_map(|above| self.0.get(above)).map_or(0, |i| *i)
+    }
 }
 
 /// What a payload is bound to: the publisher's context and the path within the model, each after its length.
@@ -252,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_deepest_group_at_or_above_a_file_is_its_own() {
-        let roots = ["", "adapters", "adapters/acme", "adapters/acme.bin"];
+        let roots = Roots::new(["", "adapters", "adapters/acme", "adapters/acme.bin"]);
         for (path, group) in [
             ("model", 0),
             ("adapters2/x", 0),
@@ -262,7 +270,7 @@ mod tests {
             ("adapters/acme.bin", 3),
             ("adapters/acmes/x", 1),
         ] {
-            assert_eq!(group_of(path, roots), group, "{path}");
+            assert_eq!(roots.of(path), group, "{path}");
         }
     }
 }

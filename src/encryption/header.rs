@@ -2,7 +2,7 @@
 
 use super::envelope::Envelope;
 use crate::crypto::{self, label};
-use crate::error::{Cause, EncryptionError, Result};
+use crate::error::{Cause, EncryptionError, Error, Result};
 use crate::io::{ReadAt, ReadAtExt};
 use crate::keys::InputKey;
 
@@ -55,7 +55,7 @@ impl Header {
     }
 
     /// The bytes of a header that holds an envelope, of `len` bytes at least, a multiple of 4096: spaces behind the
-    /// envelope fill it up.
+    /// envelope fill it up. Nothing is written that a reader would refuse.
     pub(super) fn with_envelope(
         magic: &[u8; 16],
         envelope: &Envelope,
@@ -64,6 +64,7 @@ impl Header {
     ) -> Result<Vec<u8>, EncryptionError> {
         let too_large = || EncryptionError::BadEnvelope("too many files, tensors or recipients for 16 MiB".into());
         let mut json = serde_json::to_vec(envelope).map_err(|_| too_large())?;
+        Envelope::parse(&json, magic == MAGIC_KEYS)?;
         let room = usize::try_from(len).map_err(|_| too_large())?.saturating_sub(FRONT + MAC);
         json.resize(json.len().max(room), b' ');
         let length = u32::try_from(json.len()).ok().filter(|n| *n <= MAX_ENVELOPE).ok_or_else(too_large)?;
@@ -109,10 +110,15 @@ impl Header {
     pub(super) fn envelope(&self, name: &str) -> Result<&Envelope> {
         match &self.body {
             Body::Envelope(envelope) => Ok(envelope),
-            Body::KeyId(_) => {
-                let problem = "the file belongs to an encrypted directory: open the directory";
-                Err(EncryptionError::BadEnvelope(problem.into()).on(name))
-            }
+            Body::KeyId(_) => Err(no_envelope(name)),
+        }
+    }
+
+    /// Takes the envelope out.
+    pub(super) fn into_envelope(self, name: &str) -> Result<Envelope> {
+        match self.body {
+            Body::Envelope(envelope) => Ok(*envelope),
+            Body::KeyId(_) => Err(no_envelope(name)),
         }
     }
 
@@ -143,6 +149,10 @@ pub(super) fn length(front: &[u8; FRONT], magic: &[u8; 16]) -> Result<u64, Encry
         return Err(EncryptionError::BadEnvelope("empty".into()));
     }
     Ok((FRONT + body_len(front) + MAC).next_multiple_of(ALIGNMENT) as u64)
+}
+
+fn no_envelope(name: &str) -> Error {
+    EncryptionError::BadEnvelope("the file belongs to an encrypted directory: open the directory".into()).on(name)
 }
 
 /// The id of a key, as headers and lists of groups name it.

@@ -9,14 +9,17 @@ use super::KEYS_FILE;
 use super::envelope::Envelope;
 use super::header::{Header, MAGIC_FILE};
 use super::inspect::Inspection;
-use super::reader::Reader;
-use super::tree::{check_key_id, read_blocks};
+use super::reader::{Reader, expect_context};
+use super::tree::{check_key_id, disagreement, read_blocks};
 use crate::crypto::cobblestone;
 use crate::error::{Cause, EncryptionError, Error, Result};
-use crate::io::atomic::{Access, AtomicFile, parent, sync_directory};
+use crate::io::atomic::{Access, AtomicFile};
 use crate::io::progress::{Progress, step};
 use crate::io::{FileAt, ReadAt, ReadAtExt};
 use crate::keys::{Identity, InputKey, Recipient, Stanza};
+
+/// Larger than two headers.
+const MAX_JOURNAL: u64 = 64 << 20;
 
 /// A change of recipients. It takes milliseconds, whatever the size of the model.
 ///
@@ -38,11 +41,17 @@ use crate::keys::{Identity, InputKey, Recipient, Stanza};
 /// ```
 ///
 /// # Crashes
-/// The envelope of a directory is replaced in one step. That of a lone file is overwritten in place, after the new one was
-/// stored beside it, in `FILE.rewrap`: should the machine stop in the midst, the next rewrap finishes the change first.
+/// The envelope of a directory is replaced in one step. That of a lone file is overwritten in place, after it and the new
+/// one were stored beside it, in `FILE.rewrap`: should the machine stop in the midst, the next rewrap by anyone who could
+/// open the file before or after the change finishes it or undoes it first. One without any change does only that.
 /// Where the new envelope does not fit into the room that the old one has, a lone file is copied, and replaced in one step.
+///
+/// Files that are open already are not disturbed. Whoever opens a lone file in the very moment its envelope is overwritten
+/// may find it tampered with, and should try again. The file keeps its owner and its mode; extended attributes are lost
+/// where it is replaced.
 #[derive(Default)]
 pub struct Rewrap {
+    context: Option<String>,
     group: String,
     add: Vec<Box<dyn Recipient>>,
     remove: Vec<String>,
@@ -72,6 +81,11 @@ impl Rewrap {
         self
     }
 
+    /// Refuses what is bound to another context.
+    pub fn expect_context(self, context: impl Into<String>) -> Self {
+        Self { context: Some(context.into()), ..self }
+    }
+
     /// Changes the group of files of a directory that has this path, rather than the main one.
     pub fn group(self, path: impl Into<String>) -> Self {
         Self { group: path.into(), ..self }
@@ -91,36 +105,38 @@ impl Rewrap {
         progress: &dyn Progress,
     ) -> Result<Inspection> {
         let path = path.as_ref();
-        if path.metadata().map_err(|e| Error::io("open", path, e))?.is_dir() {
+        // a link that the user gives is followed, once
+        let path = path.canonicalize().map_err(|e| Error::io("open", path, e))?;
+        if path.is_dir() {
             self.directory(&path.join(KEYS_FILE), identities)
         } else {
-            self.file(path, identities, progress)
+            self.file(&path, identities, progress)
         }
     }
 
     fn directory(&self, path: &Path, identities: &[&dyn Identity]) -> Result<Inspection> {
-        let lock = Lock::on(path)?;
+        let lock = Lock::on(path, OpenOptions::new().read(true))?;
+        let fail = |cause: EncryptionError| cause.on(lock.name());
         let blocks = read_blocks(&lock.source)?;
         let mut envelopes =
             blocks.iter().map(|block| block.envelope(lock.name()).cloned()).collect::<Result<Vec<_>>>()?;
-        let is_meant = |path: &str| path == self.group;
-        let place = envelopes
+        let paths = envelopes
             .first()
             .and_then(Envelope::groups)
-            .map_or(is_meant("").then_some(0), |groups| groups.iter().position(|group| is_meant(&group.path)));
-        let (Some(envelope), Some(block), Some(place)) =
-            (place.and_then(|place| envelopes.get_mut(place)), place.and_then(|place| blocks.get(place)), place)
-        else {
-            return Err(Error::ApiMisuse("the directory has no such group"));
-        };
+            .map_or(vec![String::new()], |groups| groups.iter().map(|group| group.path.clone()).collect());
+        let place = paths.iter().position(|path| *path == self.group);
+        let place = place.ok_or(Error::ApiMisuse("the directory has no such group"))?;
+        let (block, envelope) = (&blocks[place], &mut envelopes[place]); // one of each for each path, as just checked
         let key = envelope.unwrap(identities, lock.name())?;
-        block.check(&key).and_then(|()| check_key_id(envelope, place, &key)).map_err(|cause| cause.on(lock.name()))?;
-        self.change(envelope, &key)?;
-        let changed = Header::of_directory(envelope, &key).map_err(|cause| cause.on(lock.name()))?;
-        let start: u64 = blocks.iter().take(place).map(|block| block.len).sum();
+        block.check(&key).and_then(|()| check_key_id(envelope, place, &key)).map_err(fail)?;
+        self.change(envelope, &key, lock.name())?;
+        let changed = Header::of_directory(envelope, &key).map_err(fail)?;
+        let problem = disagreement(&envelopes.iter().collect::<Vec<_>>());
+        problem.map_or(Ok(()), |why| Err(fail(EncryptionError::BadEnvelope(why.into()))))?;
+        let start: u64 = blocks[..place].iter().map(|block| block.len).sum();
         let (before, after) = (0..start, start + block.len..lock.source.size());
         let bytes = [lock.source.read_span(before)?, changed, lock.source.read_span(after)?].concat();
-        let file = AtomicFile::replace(path)?;
+        let file = AtomicFile::replace(path, &lock.file)?;
         file.write_at(0, &bytes)?;
         file.commit()?;
         Ok(Inspection::of_directory(&envelopes))
@@ -130,29 +146,30 @@ impl Rewrap {
         if !self.group.is_empty() {
             return Err(Error::ApiMisuse("groups of files need a directory"));
         }
-        let lock = Lock::on(path)?;
+        let lock = Lock::on(path, OpenOptions::new().read(true).write(true))?;
         let journal = Journal::of(path);
         journal.finish(&lock, identities)?;
+        let fail = |cause: EncryptionError| cause.on(lock.name());
         let header = Header::read(&lock.source, 0, MAGIC_FILE)?;
         let mut envelope = header.envelope(lock.name())?.clone();
         let key = envelope.unwrap(identities, lock.name())?;
-        header.check(&key).map_err(|cause| cause.on(lock.name()))?;
-        self.change(&mut envelope, &key)?;
-        let fail = |cause: EncryptionError| cause.on(lock.name());
+        header.check(&key).map_err(fail)?;
+        self.change(&mut envelope, &key, lock.name())?;
         let changed = Header::with_envelope(MAGIC_FILE, &envelope, &key, header.len).map_err(fail)?;
         let size = lock.source.size().checked_sub(header.len).and_then(cobblestone::plaintext_len);
         let size = size.ok_or_else(|| fail(EncryptionError::Truncated))?;
         if changed.len() as u64 == header.len {
-            journal.write(&lock, &changed)?;
+            journal.replace(&lock, &lock.source.read_span(0..header.len)?, &changed)?;
         } else {
             let roomy = Header::of_file(&envelope, &key).map_err(fail)?;
-            copy_behind(&lock.source, header.len, &roomy, AtomicFile::replace(path)?, progress)?;
+            copy_behind(&lock.source, header.len, &roomy, AtomicFile::replace(path, &lock.file)?, progress)?;
         }
         Ok(Inspection::of_file(&envelope, size))
     }
 
     /// Makes the change in an envelope.
-    fn change(&self, envelope: &mut Envelope, key: &InputKey) -> Result<()> {
+    fn change(&self, envelope: &mut Envelope, key: &InputKey, name: &str) -> Result<()> {
+        self.context.as_ref().map_or(Ok(()), |expected| expect_context(expected, &envelope.context, name))?;
         let added = self.add.iter().map(|recipient| recipient.wrap(key)).collect::<Result<Vec<_>>>()?;
         let mut kept: Vec<Stanza> = if self.only { Vec::new() } else { envelope.recipients().to_vec() };
         for id in &self.remove {
@@ -175,11 +192,10 @@ struct Lock {
 }
 
 impl Lock {
-    fn on(path: &Path) -> Result<Self> {
+    fn on(path: &Path, options: &mut OpenOptions) -> Result<Self> {
         use rustix::fs::{FlockOperation, OFlags, flock};
-        let flags = OFlags::NONBLOCK.bits() as i32; // a FIFO is refused, not waited for
-        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
-        let file = file.map_err(|e| Error::io("open", path, e))?;
+        let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits() as i32; // a FIFO is refused, not waited for
+        let file = options.custom_flags(flags).open(path).map_err(|e| Error::io("open", path, e))?;
         let read = |e| Error::io("read", path, e);
         let source = FileAt::from_file(file.try_clone().map_err(read)?, path.display().to_string())?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
@@ -197,14 +213,26 @@ impl Lock {
         self.source.name()
     }
 
+    /// The input key, if the file opens with `front` as its header.
+    fn key_of(&self, front: &[u8], identities: &[&dyn Identity]) -> Option<InputKey> {
+        let header = Header::parse(front, MAGIC_FILE).ok()?;
+        let key = header.envelope(self.name()).ok()?.unwrap(identities, self.name()).ok()?;
+        Reader::open(Patched { source: &self.source, front }, identities).ok().map(|_| key)
+    }
+
     /// Overwrites the front of the file, and makes it durable.
     fn write(&self, header: &[u8]) -> Result<()> {
-        let written = self.file.write_all_at(header, 0).and_then(|()| self.file.sync_all());
-        written.map_err(|e| Error::io("write", self.name(), e))
+        self.file.write_all_at(header, 0).map_err(|e| Error::io("write", self.name(), e))?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::io("write", self.name(), e))
     }
 }
 
-/// The new header of a lone file, stored beside it while the old one is overwritten.
+/// The old and the new header of a lone file, one behind the other, stored beside it while the one is overwritten with
+/// the other.
 struct Journal(PathBuf);
 
 impl Journal {
@@ -214,36 +242,48 @@ impl Journal {
         Self(name.into())
     }
 
-    /// Puts `header` in the place of the one that is there, which is as long.
-    fn write(&self, lock: &Lock, header: &[u8]) -> Result<()> {
-        AtomicFile::write(&self.0, Access::Shared, header)?;
-        lock.write(header)?;
+    /// Puts `new` in the place of `old`, which is as long.
+    fn replace(&self, lock: &Lock, old: &[u8], new: &[u8]) -> Result<()> {
+        AtomicFile::write(&self.0, Access::Private, &[old, new].concat()).inspect_err(|_| {
+            let _ = fs::remove_file(&self.0); // nothing was overwritten: nobody needs it
+        })?;
+        lock.write(new)?;
         self.remove()
     }
 
-    /// Finishes a change that was interrupted: if the file does not open as it is and does with the header stored
-    /// beside it, that is put in its place.
+    /// Ends a change that was interrupted. A header that is neither the old nor the new one was half written: it becomes
+    /// the one of them that the identities open, the new one if both do.
     fn finish(&self, lock: &Lock, identities: &[&dyn Identity]) -> Result<()> {
         let stored = match FileAt::open(&self.0) {
-            Ok(stored) => stored,
+            Ok(stored) => stored.read_all(MAX_JOURNAL)?,
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        if let Err(broken) = Reader::open(&lock.source, identities) {
-            let header = Header::read(&stored, 0, MAGIC_FILE)?;
-            let bytes = stored.read_span(0..header.len)?;
-            let whole = Patched { source: &lock.source, front: &bytes };
-            if Reader::open(&whole, identities).is_err() {
-                return Err(broken); // the header stored there does not help: what is wrong is the file
+        if !stored.starts_with(MAGIC_FILE) {
+            return Err(Error::io("remove", &self.0, io::Error::other("it is in the way, and not ours")));
+        }
+        let (old, new) = stored.split_at(stored.len() / 2);
+        let there = lock.source.read_span(0..lock.source.size().min(old.len() as u64))?;
+        if there == old || there == new {
+            lock.sync()?;
+        } else if let Some((front, key)) =
+            [new, old].iter().find_map(|front| Some((front, lock.key_of(front, identities)?)))
+        {
+            // one that is whole was written by a later change
+            let is_whole = Header::read(&lock.source, 0, MAGIC_FILE).is_ok_and(|header| header.check(&key).is_ok());
+            if !is_whole {
+                lock.write(front)?;
             }
-            lock.write(&bytes)?;
+        } else {
+            // what is stored there does not help: either it is about another change, or the file is wrong
+            Reader::open(&lock.source, identities)?;
         }
         self.remove()
     }
 
+    /// Not made durable: should it come back after a crash, the next rewrap finds that it has done its work.
     fn remove(&self) -> Result<()> {
-        fs::remove_file(&self.0).map_err(|e| Error::io("remove", &self.0, e))?;
-        sync_directory(parent(&self.0))
+        fs::remove_file(&self.0).map_err(|e| Error::io("remove", &self.0, e))
     }
 }
 

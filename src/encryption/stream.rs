@@ -1,11 +1,12 @@
 //! Payloads through streams, front to back: reading ahead on one thread, chunks on all others.
 
 use std::io::{self, Read, Write};
+use std::sync::mpsc::sync_channel;
 
 use rayon::prelude::*;
 
 use crate::crypto::aead::TAG;
-use crate::crypto::cobblestone::{CHUNK, HEADER, MessageKey, RECORD};
+use crate::crypto::cobblestone::{CHUNK, HEADER, MAX_CHUNKS, MessageKey, RECORD};
 use crate::error::{Cause, EncryptionError, Error, Result};
 use crate::io::progress::{Progress, step};
 use crate::keys::InputKey;
@@ -24,13 +25,13 @@ pub(super) fn seal(
     key: &InputKey,
     context: &[u8],
     input: impl Read + Send,
-    mut output: impl Write + Send,
+    mut output: impl Write,
     progress: &dyn Progress,
 ) -> Result<u64> {
     let (message, header) = MessageKey::begin(key.expose(), context)?;
     output.write_all(&header).map_err(write_error)?;
     let mut size = 0;
-    let mut work = |first: u64, records: &mut [u8]| {
+    let work = |first: u64, records: &mut [u8]| {
         records.par_chunks_mut(RECORD).with_min_len(SHARE).enumerate().for_each(|(i, record)| {
             let (chunk, tag) = record.split_at_mut(record.len() - TAG);
             tag.copy_from_slice(&message.seal(first + i as u64, chunk));
@@ -40,7 +41,7 @@ pub(super) fn seal(
         size += plain;
         step(progress, plain)
     };
-    pipeline(input, &mut work, |input, records| {
+    pipeline(input, work, |input, records| {
         let mut filled = 0;
         for record in records.chunks_exact_mut(RECORD) {
             let read = fill(input, &mut record[..CHUNK])?;
@@ -60,7 +61,7 @@ pub(super) fn open(
     key: &InputKey,
     context: &[u8],
     mut input: impl Read + Send,
-    mut output: impl Write + Send,
+    mut output: impl Write,
     progress: &dyn Progress,
 ) -> Result<()> {
     let fail = |cause: EncryptionError| cause.on(INPUT);
@@ -71,7 +72,7 @@ pub(super) fn open(
     let message = MessageKey::resume(key.expose(), &header, context)?;
     let message = message.ok_or_else(|| fail(EncryptionError::Commitment))?;
     let mut plain = Vec::with_capacity(PART * CHUNK);
-    let mut work = |first: u64, records: &mut [u8]| {
+    let work = |first: u64, records: &mut [u8]| {
         let opened = records.par_chunks_mut(RECORD).with_min_len(SHARE).enumerate().map(|(i, record)| {
             let index = first + i as u64;
             let (chunk, tag) = record.split_last_chunk_mut::<TAG>().ok_or(EncryptionError::Truncated)?;
@@ -92,31 +93,47 @@ pub(super) fn open(
             Err(fail(EncryptionError::Truncated))
         }
     };
-    pipeline(input, &mut work, |input, records| {
+    pipeline(input, work, |input, records| {
         let filled = fill(input, records)?;
         Ok((filled, filled < records.len()))
     })?;
     output.flush().map_err(write_error)
 }
 
-/// Pulls parts of up to [`PART`] records from `input`, each while the one before is worked on, until one is the last.
-/// `pull` says how many bytes it has filled and whether that was all.
+/// Pulls parts of up to [`PART`] records from `input`, on a thread of its own and one ahead of what is worked on, until
+/// one is the last. `pull` says how many bytes it has filled and whether that was all.
 fn pipeline<R: Read + Send>(
     mut input: R,
-    work: &mut (impl FnMut(u64, &mut [u8]) -> Result<()> + Send),
-    pull: impl Fn(&mut R, &mut [u8]) -> Result<(usize, bool)> + Sync,
+    mut work: impl FnMut(u64, &mut [u8]) -> Result<()>,
+    pull: impl Fn(&mut R, &mut [u8]) -> Result<(usize, bool)> + Send,
 ) -> Result<()> {
-    let (mut current, mut next) = (vec![0; PART * RECORD], vec![0; PART * RECORD]);
-    let (mut filled, mut is_last) = pull(&mut input, &mut current)?;
-    let mut first = 0;
-    while !is_last {
-        let (worked, ahead) = rayon::join(|| work(first, &mut current[..filled]), || pull(&mut input, &mut next));
-        worked?;
-        (filled, is_last) = ahead?;
-        std::mem::swap(&mut current, &mut next);
-        first += PART as u64;
-    }
-    work(first, &mut current[..filled])
+    let (to_work, pulled) = sync_channel::<Result<(Vec<u8>, usize, bool)>>(1);
+    let (to_pull, empty) = sync_channel::<Vec<u8>>(2);
+    std::thread::scope(move |scope| {
+        scope.spawn(move || {
+            // ends with the last part, or when the worker hangs up
+            while let Ok(mut buffer) = empty.recv() {
+                let pulled = pull(&mut input, &mut buffer);
+                let more = pulled.as_ref().is_ok_and(|(_, is_last)| !is_last);
+                if to_work.send(pulled.map(|(filled, is_last)| (buffer, filled, is_last))).is_err() || !more {
+                    break;
+                }
+            }
+        });
+        for _ in 0..2 {
+            let _ = to_pull.send(vec![0; PART * RECORD]); // nobody has hung up yet
+        }
+        for first in (0..MAX_CHUNKS).step_by(PART) {
+            let Ok(part) = pulled.recv() else { break };
+            let (mut buffer, filled, is_last) = part?;
+            work(first, &mut buffer[..filled])?;
+            if is_last {
+                return Ok(());
+            }
+            let _ = to_pull.send(buffer); // if the reader has gone, the next `recv` says so
+        }
+        Err(EncryptionError::BadEnvelope("over 4 PiB".into()).on(INPUT))
+    })
 }
 
 /// Reads until `buf` is full or the stream ends, and returns how much that was.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::envelope::{Envelope, MAX_GROUPS, ancestors, group_of};
+use super::envelope::{Envelope, MAX_GROUPS, Roots, ancestors};
 use super::header::{Body, Header, MAGIC_FILE, MAGIC_KEYS, key_id};
 use super::reader::{Reader, expect_context};
 use super::{EXTENSION, KEYS_FILE};
@@ -12,16 +12,22 @@ use crate::error::{Cause, EncryptionError, Error, KeyError, Result};
 use crate::io::{Entry, ReadAt, Tree, tree};
 use crate::keys::{Identity, InputKey, Stanza};
 
+/// Largest keys file accepted.
+const MAX_KEYS_FILE: u64 = 64 << 20;
+
 /// The plaintext files of an encrypted directory, decrypted where they are read.
 ///
 /// The directory must hold the encrypted files that its envelopes list, and no others. Files that are not encrypted are
 /// not part of the model: they are left out, so nobody takes them for authenticated. Files of groups that none of the
-/// identities opens are left out of the [entries](Tree::entries) too, and named by [`closed`](Self::closed); they need not
-/// be there.
+/// identities opens are left out of the [entries](Tree::entries) too, and named by [`closed`](Tree::closed); they need not
+/// be there, and what is said of them is not authenticated: whoever expects all files makes sure that nothing is closed, as
+/// [`Decryptor`](super::Decryptor) does unless it is told otherwise.
 pub struct DecryptedTree {
     source: Box<dyn Tree>,
     groups: Groups,
     entries: Vec<Entry>,
+    /// The group of each of the entries.
+    homes: Vec<usize>,
     closed: Vec<Entry>,
 }
 
@@ -37,16 +43,19 @@ impl DecryptedTree {
             return Err(EncryptionError::NotEncrypted.on(source.name()));
         }
         let groups = Groups::open(&*source.open(KEYS_FILE)?, identities)?;
-        let (mut entries, mut closed) = (Vec::new(), Vec::new());
-        for (envelope, key) in &groups.0 {
+        let (mut open, mut closed) = (Vec::new(), Vec::new());
+        for (i, (envelope, key)) in groups.0.iter().enumerate() {
             let files = envelope.files().map(|file| Entry::new(file.path.clone(), file.size));
-            if key.is_some() { entries.extend(files) } else { closed.extend(files) }
+            match key {
+                Some(_) => open.extend(files.map(|entry| (entry, i))),
+                None => closed.extend(files),
+            }
         }
-        for list in [&mut entries, &mut closed] {
-            list.sort_by(|a, b| a.path.cmp(&b.path));
-        }
+        open.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        closed.sort_by(|a, b| a.path.cmp(&b.path));
+        let (entries, homes): (Vec<_>, Vec<_>) = open.into_iter().unzip();
         check_complete(&*source, &entries, &closed)?;
-        Ok(Self { source, groups, entries, closed })
+        Ok(Self { source, groups, entries, homes, closed })
     }
 
     /// The context the directory is bound to.
@@ -57,11 +66,6 @@ impl DecryptedTree {
     /// Fails unless the directory is bound to `context`.
     pub fn expect_context(&self, context: &str) -> Result<()> {
         expect_context(context, self.context(), self.source.name())
-    }
-
-    /// The files that none of the identities opens.
-    pub fn closed(&self) -> &[Entry] {
-        &self.closed
     }
 
     /// The envelopes, of the groups that are open and those that are not.
@@ -77,8 +81,8 @@ impl Tree for DecryptedTree {
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>> {
         let place = self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok();
-        let entry = place.and_then(|place| self.entries.get(place));
-        let (Some(entry), Some(key)) = (entry, self.groups.key_of(path)) else {
+        let home = place.and_then(|place| self.groups.0.get(*self.homes.get(place)?));
+        let (Some(entry), Some((_, Some(key)))) = (place.and_then(|place| self.entries.get(place)), home) else {
             let path = path.to_owned();
             let is_closed = self.closed.iter().any(|entry| entry.path == path);
             let cause =
@@ -101,27 +105,30 @@ impl Tree for DecryptedTree {
     fn name(&self) -> &str {
         self.source.name()
     }
+
+    fn closed(&self) -> &[Entry] {
+        &self.closed
+    }
 }
 
 /// The groups of a directory, in order, with the keys of those that open.
-pub(super) struct Groups(pub(super) Vec<(Envelope, Option<InputKey>)>);
+struct Groups(Vec<(Envelope, Option<InputKey>)>);
 
 impl Groups {
-    /// Opens what the identities open of a keys file, and checks that all of it belongs together.
+    /// Opens what the identities open of a keys file.
     fn open(keys: &dyn ReadAt, identities: &[&dyn Identity]) -> Result<Self> {
         let mut groups = Vec::new();
         for block in read_blocks(keys)? {
-            let envelope = block.envelope(keys.name())?;
-            let key = match envelope.unwrap(identities, keys.name()) {
+            let key = match block.envelope(keys.name())?.unwrap(identities, keys.name()) {
                 Ok(key) => Some(key),
                 Err(Error::Key { cause: KeyError::NoMatch, .. }) => None,
                 Err(error) => return Err(error),
             };
             if let Some(key) = &key {
                 block.check(key).map_err(|cause| cause.on(keys.name()))?;
-                check_key_id(envelope, groups.len(), key).map_err(|cause| cause.on(keys.name()))?;
+                check_key_id(block.envelope(keys.name())?, groups.len(), key).map_err(|cause| cause.on(keys.name()))?;
             }
-            groups.push((envelope.clone(), key));
+            groups.push((block.into_envelope(keys.name())?, key));
         }
         if groups.iter().all(|(_, key)| key.is_none()) {
             return Err(KeyError::NoMatch.on(keys.name()));
@@ -131,14 +138,6 @@ impl Groups {
 
     fn context(&self) -> &str {
         self.0.first().map_or("", |(envelope, _)| &envelope.context)
-    }
-
-    /// The key of the group that a file belongs to, if it is open.
-    fn key_of(&self, path: &str) -> Option<&InputKey> {
-        let (first, _) = self.0.first()?;
-        let groups = first.groups().unwrap_or_default();
-        let group = group_of(path, groups.iter().map(|group| group.path.as_str()));
-        self.0.get(group)?.1.as_ref()
     }
 }
 
@@ -152,6 +151,9 @@ pub(super) fn check_key_id(envelope: &Envelope, place: usize, key: &InputKey) ->
 /// Reads the blocks of a keys file, and checks that they agree with one another. Nothing is authenticated yet.
 pub(super) fn read_blocks(keys: &dyn ReadAt) -> Result<Vec<Header>> {
     let bad = |problem: &str| EncryptionError::BadEnvelope(problem.into()).on(keys.name());
+    if keys.size() > MAX_KEYS_FILE {
+        return Err(bad("over 64 MiB"));
+    }
     let (mut blocks, mut at) = (Vec::new(), 0);
     while blocks.is_empty() || at < keys.size() {
         if blocks.len() == MAX_GROUPS {
@@ -174,7 +176,7 @@ pub(super) fn read_blocks(keys: &dyn ReadAt) -> Result<Vec<Header>> {
 }
 
 /// What the envelopes of one directory contradict each other in, if they do.
-fn disagreement(envelopes: &[&Envelope]) -> Option<&'static str> {
+pub(super) fn disagreement(envelopes: &[&Envelope]) -> Option<&'static str> {
     let (first, others) = envelopes.split_first()?;
     let groups = first.groups();
     if others.iter().any(|other| other.context != first.context || other.groups() != groups) {
@@ -197,7 +199,8 @@ fn disagreement(envelopes: &[&Envelope]) -> Option<&'static str> {
         return Some("the paths of its groups are not canonical, or not distinct");
     }
     let files = || envelopes.iter().enumerate().flat_map(|(i, e)| e.files().map(move |file| (i, file.path.as_str())));
-    if !files().all(|(i, path)| group_of(path, roots.iter().copied()) == i) {
+    let homes = Roots::new(roots.iter().copied());
+    if !files().all(|(i, path)| homes.of(path) == i) {
         return Some("a file is not in its own group");
     }
     let paths: BTreeSet<_> = files().map(|(_, path)| path).collect();

@@ -7,10 +7,11 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::decryptor::Decryptor;
-use super::envelope::{Content, Envelope, FileEntry, GroupEntry, PublicFile, PublicTensor, group_of, payload_context};
+use super::envelope::{Content, Envelope, FileEntry, GroupEntry, PublicFile, PublicTensor, Roots, payload_context};
 use super::header::{Header, key_id};
 use super::inspect::Inspection;
 use super::reader::BATCH;
+use super::tree::disagreement;
 use super::{EXTENSION, KEYS_FILE, stream};
 use crate::crypto;
 use crate::crypto::aead::TAG;
@@ -19,8 +20,8 @@ use crate::error::{Cause, EncryptionError, Error, Result};
 use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
 use crate::io::progress::{Progress, step};
 use crate::io::tree::{self, SingleFile, Tree};
-use crate::io::{ReadAt, Sequential, SliceAt};
-use crate::keys::{InputKey, Recipient, Stanza};
+use crate::io::{Entry, ReadAt, Sequential, SliceAt};
+use crate::keys::{InputKey, Recipient};
 use crate::tensor::TensorInfo;
 
 /// Encrypts artifacts to a set of recipients. Each artifact gets its own random key.
@@ -127,7 +128,7 @@ impl Encryptor {
     pub fn encrypt_to(
         &self,
         input: impl AsRef<Path>,
-        output: impl Write + Send,
+        output: impl Write,
         progress: &dyn Progress,
     ) -> Result<Inspection> {
         let source = SingleFile::open(input)?;
@@ -140,7 +141,7 @@ impl Encryptor {
         &self,
         path: &str,
         input: impl Read + Send,
-        mut output: impl Write + Send,
+        mut output: impl Write,
         progress: &dyn Progress,
     ) -> Result<Inspection> {
         let (key, header, envelope) = self.start_file(path, self.bound_to(), self.public())?;
@@ -151,7 +152,7 @@ impl Encryptor {
     }
 
     /// Decrypts the artifact at `input` and encrypts it anew, under another key, to a new one at `output`. Plaintext stays
-    /// in memory. Its context and public list are kept unless others were set here.
+    /// in memory. Its context and public list are kept unless others were set here; its groups must be named here again.
     ///
     /// This is what takes access away from whoever had the old key, to what is published from now on.
     pub fn rekey(
@@ -164,8 +165,9 @@ impl Encryptor {
         let (input, output) = (input.as_ref(), output.as_ref());
         refuse_inside(input, output)?;
         let opened = decryptor.plaintext(tree::open(input)?)?;
-        if let Some(path) = opened.closed().first().map(|entry| entry.path.clone()) {
-            return Err(EncryptionError::ClosedFile { path }.on(input.display().to_string()));
+        let named = |path: &String| self.groups.iter().any(|group| group.path == *path);
+        if !opened.groups().iter().all(named) {
+            return Err(Error::ApiMisuse("the directory has groups of files: each needs recipients of its own again"));
         }
         let public = if self.public.is_empty() { opened.public() } else { self.public() };
         let context = self.context.clone().unwrap_or_else(|| opened.context().to_owned());
@@ -189,9 +191,13 @@ impl Encryptor {
             write_file(&*plaintext, &key, &payload_context(context, &entry.path), header, file, progress)?;
             return Ok(Inspection::of_file(&envelope, entry.size));
         }
-        let groups = self.seal_groups(source, context, public)?;
+        let homes = Roots::new(self.groups.iter().map(|group| group.path.as_str()));
+        let groups = self.seal_groups(source, &homes, context, public)?;
+        let envelopes: Vec<_> = groups.iter().map(|(_, envelope)| envelope).collect();
+        let bad = |cause: EncryptionError| cause.on(source.name());
+        disagreement(&envelopes).map_or(Ok(()), |why| Err(bad(EncryptionError::BadEnvelope(why.into()))))?;
         let header = groups.iter().map(|(key, envelope)| Header::of_directory(envelope, key));
-        let header: Vec<u8> = header.collect::<Result<Vec<_>, _>>().map_err(|cause| cause.on(source.name()))?.concat();
+        let header = header.collect::<Result<Vec<_>, _>>().map_err(bad)?.concat();
         let dir = AtomicDir::create(output)?;
         progress.begin("encrypt", source.total_size());
         source.entries().par_iter().try_for_each(|entry| {
@@ -200,8 +206,7 @@ impl Encryptor {
                 let changed = std::io::Error::other("its size changed meanwhile");
                 return Err(Error::io("read", plaintext.name(), changed));
             }
-            let key = groups.get(group_of(&entry.path, self.roots())).map(|(key, _)| key);
-            let key = key.ok_or(Error::ApiMisuse("a group without a key"))?;
+            let (key, _) = groups.get(homes.of(&entry.path)).ok_or(Error::ApiMisuse("a group without a key"))?;
             let file = dir.file(&format!("{}{EXTENSION}", entry.path), Access::Shared)?;
             write_file(&*plaintext, key, &payload_context(context, &entry.path), Header::of_member(key), file, progress)
         })?;
@@ -216,36 +221,34 @@ impl Encryptor {
     fn seal_groups(
         &self,
         source: &dyn Tree,
+        homes: &Roots<'_>,
         context: &str,
         public: Vec<PublicFile>,
     ) -> Result<Vec<(InputKey, Envelope)>> {
-        if !self.groups.iter().skip(1).all(|group| tree::is_canonical(&group.path)) {
-            return Err(Error::ApiMisuse("the path of a group must be canonical and relative"));
+        let mut members: Vec<_> = self.groups.iter().map(|_| (Vec::new(), Vec::new())).collect();
+        for Entry { path, size, .. } in source.entries() {
+            if let Some((files, _)) = members.get_mut(homes.of(path)) {
+                files.push(FileEntry { path: path.clone(), size: *size });
+            }
         }
-        if self.groups.iter().enumerate().any(|(i, group)| self.roots().take(i).any(|root| root == group.path)) {
-            return Err(Error::ApiMisuse("two groups of the same path"));
+        for file in public {
+            if let Some((_, listed)) = members.get_mut(homes.of(&file.path)) {
+                listed.push(file);
+            }
+        }
+        if members.iter().skip(1).any(|(files, _)| files.is_empty()) {
+            return Err(Error::ApiMisuse("a group without files: is its path right?"));
         }
         let keys = self.groups.iter().map(|_| InputKey::generate()).collect::<Result<Vec<_>>>()?;
         let listed = self.groups.iter().zip(&keys);
         let listed = listed.map(|(g, key)| GroupEntry { path: g.path.clone(), key: crypto::hex(&key_id(key)) });
         let listed: Vec<_> = listed.collect();
-        let mut sealed = Vec::new();
-        for (i, (group, key)) in self.groups.iter().zip(keys).enumerate() {
-            let is_own = |path: &str| group_of(path, self.roots()) == i;
-            let files = source.entries().iter().filter(|entry| is_own(&entry.path));
-            let files: Vec<_> = files.map(|e| FileEntry { path: e.path.clone(), size: e.size }).collect();
-            if i > 0 && files.is_empty() {
-                return Err(Error::ApiMisuse("a group without files: is its path right?"));
-            }
-            let public = public.iter().filter(|file| is_own(&file.path)).cloned().collect();
+        let sealed = self.groups.iter().zip(keys).zip(members).map(|((group, key), (files, public))| {
             let content = Content::Files { files, groups: listed.clone() };
             let envelope = Envelope::seal(&key, &group.recipients, context, content, public)?;
-            if self.groups.len() > 1 && envelope.recipients().iter().any(Stanza::is_passphrase) {
-                return Err(Error::ApiMisuse("a passphrase must be the only recipient: not of one group among others"));
-            }
-            sealed.push((key, envelope));
-        }
-        Ok(sealed)
+            Ok((key, envelope))
+        });
+        sealed.collect()
     }
 
     /// A fresh key, and the header and envelope of a file of its own.
@@ -269,10 +272,6 @@ impl Encryptor {
 
     fn public(&self) -> Vec<PublicFile> {
         self.public.values().cloned().collect()
-    }
-
-    fn roots(&self) -> impl Iterator<Item = &str> {
-        self.groups.iter().map(|group| group.path.as_str())
     }
 }
 

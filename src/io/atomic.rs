@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempDir};
@@ -53,13 +53,20 @@ impl AtomicFile {
         Self::start(path.clone(), path, mode_of(access), Kind::New)
     }
 
-    /// Starts a file that takes the place of the one at `path`, with its permissions, at once when it is complete.
-    pub fn replace(path: impl AsRef<Path>) -> Result<Self> {
+    /// Starts a file that takes the place of `old`, which is open and lies at `path`, at once when it is complete. It
+    /// gets the same owner and mode.
+    pub fn replace(path: impl AsRef<Path>, old: &File) -> Result<Self> {
         let path: PathBuf = path.as_ref().components().collect();
-        let old = fs::symlink_metadata(&path).map_err(|e| Error::io("open", &path, e))?;
-        let file = Self::start(path.clone(), path, 0o600, Kind::Replacement)?;
-        let kept = file.temporary.as_file().set_permissions(old.permissions());
-        kept.map_err(|e| Error::io("create", &file.shown, e)).map(|()| file)
+        let this = Self::start(path.clone(), path, 0o600, Kind::Replacement)?;
+        let file = this.temporary.as_file();
+        let kept = old.metadata().and_then(|old| {
+            let new = file.metadata()?;
+            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+                std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()))?;
+            }
+            file.set_permissions(old.permissions())
+        });
+        kept.map_err(|e| Error::io("keep the owner and mode of", &this.shown, e)).map(|()| this)
     }
 
     fn start(path: PathBuf, shown: PathBuf, mode: u32, kind: Kind) -> Result<Self> {
@@ -95,7 +102,12 @@ impl AtomicFile {
             Kind::Replacement => temporary.persist(&path),
         };
         named.map_err(|e| Error::io("create", &shown, e.error))?;
-        if kind == Kind::Nested { Ok(()) } else { sync_directory(parent(&path)) }
+        match kind {
+            Kind::Nested => Ok(()),
+            Kind::Replacement => sync_directory(parent(&path)),
+            // what is not known to last is not there
+            Kind::New => sync_directory(parent(&path)).inspect_err(|_| drop(fs::remove_file(&path))),
+        }
     }
 
     /// Writes a whole small file.
@@ -163,7 +175,7 @@ impl AtomicDir {
             Err(e) => return Err(Error::io("create", &self.path, e)),
         }
         let _ = self.temporary.keep(); // it has moved: nothing to remove
-        sync_directory(parent(&self.path))
+        sync_directory(parent(&self.path)).inspect_err(|_| drop(fs::remove_dir_all(&self.path)))
     }
 }
 
@@ -222,7 +234,7 @@ fn plain(error: io::Error) -> io::Error {
 }
 
 /// Makes the names in a directory durable.
-pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", path, e))
 }
 
@@ -265,13 +277,12 @@ mod tests {
         assert!(matches!(AtomicFile::create(&path, Access::Shared), Err(Error::Io { op: "create", .. })));
 
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let file = AtomicFile::replace(&path).unwrap();
+        let file = AtomicFile::replace(&path, &File::open(&path).unwrap()).unwrap();
         file.write_at(0, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");
         file.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(AtomicFile::replace(home.path().join("nothing")).is_err());
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
     }
 

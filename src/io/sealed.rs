@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
@@ -61,17 +62,10 @@ pub(crate) struct MemoryDir {
 }
 
 impl MemoryDir {
-    /// An empty directory with room for `size` bytes in `files` files.
-    ///
-    /// Whoever is not root gets a user namespace of their own, which a program with several threads cannot enter: call
-    /// this before the first thread is started.
+    /// An empty directory with room for `size` bytes in `files` files. Enters a [namespace](enter_namespace) first.
     pub(crate) fn create(name: &str, size: u64, files: usize) -> Result<Self> {
-        let refused = |e: Errno| {
-            let why =
-                "no private directory in memory: the kernel does not allow namespaces to this user, or threads run";
-            Error::io("create in memory", name, io::Error::new(io::Error::from(e).kind(), format!("{why} ({e})")))
-        };
-        enter_namespace().map_err(refused)?;
+        enter_namespace()?;
+        let refused = |e: Errno| Error::io("create in memory", name, e);
         let fs = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused)?;
         let room = size.saturating_add(files as u64 * 8192).saturating_add(1 << 20); // whole pages, and directories
         rustix::mount::fsconfig_set_string(fs.as_fd(), "size", room.to_string().as_str()).map_err(refused)?;
@@ -115,8 +109,33 @@ impl MemoryDir {
     }
 }
 
-/// Gives this process mounts of its own.
-fn enter_namespace() -> Result<(), Errno> {
+/// Gives this process mounts of its own, so that what is mounted from now on is seen by it, and by what it starts, alone.
+/// Doing so again changes nothing.
+///
+/// It must not have other threads yet, which would stay outside: call this first thing in `main`. Whoever is not root
+/// gets a user namespace of their own, if the kernel allows it. After a failure the namespaces may have changed.
+pub fn enter_namespace() -> Result<()> {
+    static ENTERED: Mutex<bool> = Mutex::new(false);
+    let mut entered = ENTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *entered {
+        return Ok(());
+    }
+    let fail = |why: &str, e: io::Error| {
+        let why = io::Error::new(e.kind(), format!("{why} ({e})"));
+        Error::io("create a directory in memory", "private mounts", why)
+    };
+    let threads = std::fs::read_dir("/proc/self/task").map_err(|e| fail("/proc is needed", e))?.count();
+    if threads != 1 {
+        return Err(Error::ApiMisuse(
+            "mounts of its own are for a process without other threads: enter_namespace() first",
+        ));
+    }
+    unshare().map_err(|e| fail("the kernel does not allow namespaces to this user", e.into()))?;
+    *entered = true;
+    Ok(())
+}
+
+fn unshare() -> Result<(), Errno> {
     // SAFETY: unsharing is unsafe for file descriptors (`FILES`), which are not unshared here.
     let unshare = |flags| unsafe { rustix::thread::unshare_unsafe(flags) };
     match unshare(UnshareFlags::NEWNS) {
@@ -124,8 +143,8 @@ fn enter_namespace() -> Result<(), Errno> {
             let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
             let write = |file: &str, text: String| {
-                std::fs::write(format!("/proc/self/{file}"), text)
-                    .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::PERM))
+                let written = std::fs::write(format!("/proc/self/{file}"), text);
+                written.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::PERM))
             };
             write("setgroups", "deny".into())?;
             write("uid_map", format!("{user} {user} 1"))?;

@@ -15,8 +15,10 @@ use crate::error::{Error, Result};
 const MAX_FILES: usize = 1_000_000;
 /// Files up to this size are held in memory.
 const MAX_IN_MEMORY: u64 = 64 << 10;
-/// Deeper than any model directory.
+/// Deeper than any model directory, in components of a path.
 const MAX_DEPTH: usize = 64;
+/// Longest path in bytes.
+const MAX_PATH: usize = 4096;
 
 /// One file of a model.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -51,6 +53,11 @@ pub trait Tree: Send + Sync {
         self.entries().iter().fold(0, |sum, entry| sum.saturating_add(entry.size))
     }
 
+    /// Files that are there but closed: encrypted for others.
+    fn closed(&self) -> &[Entry] {
+        &[]
+    }
+
     /// Whether this is a lone file rather than a directory.
     fn is_single_file(&self) -> bool {
         false
@@ -64,9 +71,12 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
     Ok(if metadata.is_dir() { Box::new(Directory::open(path)?) } else { Box::new(SingleFile::open(path)?) })
 }
 
-/// Whether `path` is relative and canonical: non-empty components, none of them `.` or `..`, no NUL, no backslash.
+/// Whether `path` is relative and canonical: up to 64 non-empty components, none of them `.` or `..`, no NUL, no backslash.
 pub(crate) fn is_canonical(path: &str) -> bool {
-    !path.contains(['\0', '\\']) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    path.len() <= MAX_PATH
+        && path.split('/').count() <= MAX_DEPTH
+        && !path.contains(['\0', '\\'])
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// A directory of regular files. Links, FIFOs, sockets and devices inside are refused, not skipped.
@@ -95,7 +105,7 @@ impl Directory {
 
     fn list(&mut self, dir: &OwnedFd, prefix: &str, depth: usize) -> Result<()> {
         let here = format!("{}/{prefix}", self.name);
-        if depth > MAX_DEPTH {
+        if depth >= MAX_DEPTH {
             return Err(unfit(here, "directories nested too deeply"));
         }
         let listing = Dir::read_from(dir).map_err(|e| Error::io("list", &here, e))?;
@@ -109,7 +119,7 @@ impl Directory {
                 bytes.to_str().map_err(|_| unfit(format!("{here}{}", bytes.to_string_lossy()), "name is not UTF-8"))?;
             let path = format!("{prefix}{name}");
             if !is_canonical(&path) {
-                return Err(unfit(format!("{here}{name}"), "name holds a backslash"));
+                return Err(unfit(format!("{here}{name}"), "name holds a backslash, or the path is too long"));
             }
             let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|e| Error::io("read", format!("{here}{name}"), e))?;
@@ -240,6 +250,10 @@ impl Tree for Held {
 
     fn name(&self) -> &str {
         self.tree.name()
+    }
+
+    fn closed(&self) -> &[Entry] {
+        self.tree.closed()
     }
 
     fn is_single_file(&self) -> bool {

@@ -1,12 +1,13 @@
 //! Keys of any kind, told by what is in their file: for programs that take whatever their user has.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use super::envelope::{Identity, Recipient};
 use super::file;
 use super::hpke::{X25519Identity, X25519Recipient, XWingIdentity, XWingRecipient};
 use super::symmetric::SymmetricKey;
-use crate::error::{Cause, Result};
+use crate::error::{Cause, KeyError, Result};
 
 /// Reads an identity file of any kind; one that others may read is refused.
 pub fn load_identity(path: impl AsRef<Path>) -> Result<Box<dyn Identity>> {
@@ -19,26 +20,21 @@ pub fn load_identity(path: impl AsRef<Path>) -> Result<Box<dyn Identity>> {
 }
 
 /// Reads a recipient of any kind: its text, or the file that holds it. A symmetric key, being secret, comes from its file
-/// only.
+/// only. What is the text of a recipient is not looked for in a file of that name.
 pub fn load_recipient(text_or_path: &str) -> Result<Box<dyn Recipient>> {
-    let is_file = Path::new(text_or_path).exists();
-    match text_or_path.rsplit_once('1') {
-        Some(("wmrecipient", _)) if !is_file => {
-            let recipient: XWingRecipient =
-                text_or_path.parse().map_err(|cause: crate::error::KeyError| cause.on("recipient"))?;
-            Ok(Box::new(recipient))
-        }
-        Some(("wmrecipient-x25519", _)) if !is_file => {
-            let recipient: X25519Recipient =
-                text_or_path.parse().map_err(|cause: crate::error::KeyError| cause.on("recipient"))?;
-            Ok(Box::new(recipient))
-        }
+    match &*prefix_of(text_or_path.as_bytes()) {
+        "wmrecipient" => Ok(Box::new(parse::<XWingRecipient>(text_or_path)?)),
+        "wmrecipient-x25519" => Ok(Box::new(parse::<X25519Recipient>(text_or_path)?)),
         _ => Ok(match &*prefix_of(&file::read_public_bytes(text_or_path)?) {
             "wmrecipient-x25519" => Box::new(X25519Recipient::load(text_or_path)?),
             "wmkey" | RAW => Box::new(SymmetricKey::load(text_or_path)?),
             _ => Box::new(XWingRecipient::load(text_or_path)?),
         }),
     }
+}
+
+fn parse<R: FromStr<Err = KeyError>>(text: &str) -> Result<R> {
+    text.parse().map_err(|cause: KeyError| cause.on("recipient"))
 }
 
 /// Stands for 32 bytes that are no text.
@@ -54,7 +50,7 @@ fn prefix_of(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, KeyError};
+    use crate::error::Error;
     use crate::keys::InputKey;
 
     #[test]

@@ -23,7 +23,7 @@ impl InputKey {
 
     /// Takes bytes that an [`Identity`] has unwrapped. Fails only where memory does.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self> {
-        Locked::new(*bytes).map(Self)
+        Locked::copied(bytes).map(Self)
     }
 
     /// The bytes, for a [`Recipient`] to wrap.

@@ -26,7 +26,15 @@ pub fn write_pair(path: impl AsRef<Path>, secret: &str, public: &str) -> Result<
     private.write_at(0, secret.as_bytes())?;
     shared.write_at(0, public.as_bytes())?;
     private.commit()?;
-    shared.commit()
+    shared.commit().inspect_err(|_| {
+        let _ = std::fs::remove_file(path); // half a pair is none
+    })
+}
+
+/// What a secret key file holds: a comment and the key's text.
+#[cfg(any(feature = "encryption", feature = "watermark"))]
+pub(super) fn with_comment(kind: &str, text: &str) -> Zeroizing<String> {
+    Zeroizing::new(["# ", kind, ": keep it secret\n", text, "\n"].concat()) // of the right size at once: no copy stays
 }
 
 /// Where the public half of the key at `path` lies: `path` + `.pub`.

@@ -72,8 +72,7 @@ impl<S: Suite> HpkeIdentity<S> {
     /// Writes the identity to a new file for its owner alone, and its recipient to the same path + `.pub`.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let public = format!("{}\n", self.recipient);
-        let secret = Zeroizing::new(format!("# weightmark identity: keep it secret\n{}\n", *self.to_text()));
-        file::write_pair(path, &secret, &public)
+        file::write_pair(path, &file::with_comment("weightmark identity", &self.to_text()), &public)
     }
 
     /// Who to encrypt to, for this identity to open it.

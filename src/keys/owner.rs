@@ -37,9 +37,8 @@ impl OwnerKey {
 
     /// Writes the key to a new file for its owner alone, and its public id to the same path + `.pub`.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let id = self.id();
-        let secret = Zeroizing::new(format!("# weightmark owner key: keep it secret\n{}\n", *self.to_text()));
-        file::write_pair(path, &secret, &format!("{id}\n"))
+        let secret = file::with_comment("weightmark owner key", &self.to_text());
+        file::write_pair(path, &secret, &format!("{}\n", self.id()))
     }
 
     /// The secret text, `wmowner1…`.
@@ -56,7 +55,7 @@ impl OwnerKey {
     fn from_text(text: &str, file: &str) -> Result<Self> {
         let parsed = text::decode(SECRET.0, SECRET.1, text).and_then(|bytes| split(&bytes, SECRET.1));
         let (master, name) = parsed.map_err(|cause| cause.on(file))?;
-        Ok(Self { master: Locked::new(*master)?, name })
+        Ok(Self { master: Locked::copied(&master)?, name })
     }
 
     /// The public half: the name, and a commitment to the secret.

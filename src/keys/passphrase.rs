@@ -4,7 +4,7 @@ use std::path::Path;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::prelude::{BASE64_STANDARD, Engine};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::envelope::{Identity, InputKey, Recipient, Stanza};
 use super::file;
@@ -30,7 +30,8 @@ const MAX_LANES: u32 = 16;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Passphrase {
-    text: Locked<Text>,
+    text: Locked<[u8; MAX]>,
+    len: usize,
     cost: Cost,
     ceiling: Ceiling,
 }
@@ -84,7 +85,8 @@ impl Passphrase {
         Self::named(line.strip_suffix('\r').unwrap_or(line), &path.as_ref().display().to_string())
     }
 
-    /// Sets what each guess costs, for what is encrypted from now on.
+    /// Sets what each guess costs, for what is encrypted from now on; within the [`ceiling`](Self::ceiling), and within
+    /// the default one for readers that do not raise theirs.
     pub fn cost(self, cost: Cost) -> Self {
         Self { cost, ..self }
     }
@@ -95,8 +97,15 @@ impl Passphrase {
     }
 
     fn named(text: &str, name: &str) -> Result<Self> {
-        let text = Text::of(text).map_err(|cause| cause.on(name))?;
-        Ok(Self { text: Locked::new(text)?, cost: Cost::default(), ceiling: Ceiling::default() })
+        if text.is_empty() || text.len() > MAX {
+            let problem = "a passphrase is 1 to 1024 bytes of text".into();
+            return Err(KeyError::Malformed { wanted: "passphrase", problem }.on(name));
+        }
+        let locked = Locked::filled(|bytes: &mut [u8; MAX]| {
+            bytes[..text.len()].copy_from_slice(text.as_bytes());
+            Ok(())
+        });
+        Ok(Self { text: locked?, len: text.len(), cost: Cost::default(), ceiling: Ceiling::default() })
     }
 
     fn open(&self, stanza: &Stanza) -> Result<InputKey> {
@@ -126,7 +135,7 @@ impl Passphrase {
         blocks.resize(params.block_count(), Block::default());
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let key = Locked::filled(|key| {
-            argon2.hash_password_into_with_memory(self.text.as_bytes(), salt, key, &mut blocks).map_err(unusable)
+            argon2.hash_password_into_with_memory(&self.text[..self.len], salt, key, &mut blocks).map_err(unusable)
         });
         blocks.iter_mut().for_each(Zeroize::zeroize);
         key
@@ -138,6 +147,10 @@ impl Recipient for Passphrase {
         let mut salt = [0; 16];
         crypto::random(&mut salt)?;
         let Cost { memory, passes, lanes } = self.cost;
+        let accepted = self.ceiling.accept(memory.into(), passes.into(), lanes.into());
+        if accepted.map_err(|cause| cause.on("passphrase"))?.is_none() {
+            return Err(Error::ApiMisuse("a passphrase takes at least one lane, one pass, and 8 KiB of memory a lane"));
+        }
         let body = cobblestone::wrap(&*self.stretch(&salt, self.cost)?, label::PASSPHRASE, key.expose())?;
         let arguments = [
             ("salt", BASE64_STANDARD.encode(salt)),
@@ -180,28 +193,6 @@ impl Ceiling {
 fn decimal(text: &str) -> Option<u64> {
     let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     (canonical && !text.is_empty()).then(|| text.parse().unwrap_or(u64::MAX))
-}
-
-/// The bytes of a passphrase, in place.
-struct Text {
-    bytes: [u8; MAX],
-    len: usize,
-}
-
-impl Text {
-    fn of(text: &str) -> Result<Self, KeyError> {
-        let mut bytes = Zeroizing::new([0; MAX]);
-        if text.is_empty() || text.len() > MAX {
-            let problem = "a passphrase is 1 to 1024 bytes of text".into();
-            return Err(KeyError::Malformed { wanted: "passphrase", problem });
-        }
-        bytes[..text.len()].copy_from_slice(text.as_bytes());
-        Ok(Self { bytes: *bytes, len: text.len() })
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
 }
 
 #[cfg(test)]

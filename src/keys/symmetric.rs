@@ -34,15 +34,18 @@ impl SymmetricKey {
 
     /// Takes 32 bytes that must be as good as random.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self> {
-        Locked::new(*bytes).map(Self)
+        Locked::copied(bytes).map(Self)
     }
 
-    /// Reads a key file: the 32 bytes as they are, or the text. One that others may read is refused.
+    /// Reads a key file: the 32 bytes as they are, or the text. One that others may read is refused, and so are 32 bytes
+    /// of readable text: a [`Passphrase`](super::Passphrase) is not a key.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let (bytes, name) = (file::read_secret_bytes(&path)?, path.as_ref().display().to_string());
         match bytes.as_array() {
-            Some(key) => Self::from_bytes(key),
-            None => file::as_text(&bytes)
+            Some(key) if !key.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+                Self::from_bytes(key)
+            }
+            _ => file::as_text(&bytes)
                 .and_then(|text| file::key_line(text, TEXT.1))
                 .map_err(|cause| cause.on(&name))
                 .and_then(|text| Self::named(text, &name)),
@@ -51,7 +54,7 @@ impl SymmetricKey {
 
     /// Writes the key's text to a new file for its owner alone.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        file::write_secret(path, &Zeroizing::new(format!("# weightmark key: keep it secret\n{}\n", *self.to_text())))
+        file::write_secret(path, &file::with_comment("weightmark key", &self.to_text()))
     }
 
     /// The secret text, `wmkey1…`.
@@ -107,14 +110,16 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let key = SymmetricKey::generate().unwrap();
         key.save(home.path().join("text")).unwrap();
-        file::write_secret(home.path().join("raw"), &"r".repeat(32)).unwrap();
+        file::write_secret(home.path().join("raw"), &"r\0".repeat(16)).unwrap();
+        file::write_secret(home.path().join("passphrase"), "correct horse battery staple 123").unwrap();
         file::write_secret(home.path().join("long"), &"r".repeat(33)).unwrap();
         assert_eq!(SymmetricKey::load(home.path().join("text")).unwrap().id(), key.id());
         assert_eq!(
             SymmetricKey::load(home.path().join("raw")).unwrap().id(),
-            SymmetricKey::from_bytes(&[b'r'; 32]).unwrap().id()
+            SymmetricKey::from_bytes(b"r\0r\0r\0r\0r\0r\0r\0r\0r\0r\0r\0r\0r\0r\0r\0r\0").unwrap().id()
         );
         assert!(SymmetricKey::load(home.path().join("long")).is_err());
+        assert!(SymmetricKey::load(home.path().join("passphrase")).is_err());
         assert_eq!(SymmetricKey::parse(&key.to_text()).unwrap().id(), key.id());
     }
 

@@ -35,7 +35,8 @@ pub(super) fn decode(prefix: &str, wanted: &'static str, text: &str) -> Result<Z
     if checked.hrp().to_lowercase() != prefix {
         return Err(malformed("it is another kind of key"));
     }
-    let bytes = Zeroizing::new(checked.byte_iter().collect::<Vec<u8>>());
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len())); // more than enough: no copy stays behind
+    bytes.extend(checked.byte_iter());
     // a key has one text: no bits behind its last byte
     let canonical = Zeroizing::new(text.to_lowercase());
     if *encode(prefix, &bytes) != *canonical {

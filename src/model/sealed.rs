@@ -47,11 +47,12 @@ impl OpenOptions {
     /// plaintext touches a disk: a file becomes a `memfd` without write access, a directory a read-only `tmpfs` that is
     /// mounted in its place for this process and those it starts. Refuses what is not encrypted. Linux only.
     ///
-    /// A directory needs root or user namespaces, and, without root, that this process has no other threads yet.
-    pub fn seal(mut self, path: impl AsRef<Path>, progress: &dyn Progress) -> Result<Sealed> {
-        self.expect_encrypted = true;
+    /// A directory needs [`enter_namespace`](crate::io::sealed::enter_namespace) to be called before the first thread of
+    /// this process was started.
+    pub fn seal(self, path: impl AsRef<Path>, progress: &dyn Progress) -> Result<Sealed> {
+        let this = self.expect_encrypted();
         let path = path.as_ref();
-        let source = self.tree(path)?;
+        let source = this.tree(path)?;
         let (sealed, tree): (PathBuf, Box<dyn Tree>) = match source.entries() {
             [entry] if source.is_single_file() => {
                 let file = MemoryFile::create(&entry.path, entry.size)?;
@@ -73,7 +74,7 @@ impl OpenOptions {
                 (place, tree)
             }
         };
-        let _verified = self.verify(path, &*tree, progress)?;
+        let _verified = this.verify(path, &*tree, progress)?;
         Ok(Sealed {
             path: sealed,
             tree,

@@ -219,3 +219,26 @@ fn a_recipient_may_be_text_and_several_may_open() {
         assert_eq!(home.read(&format!("{key}.out")), b"weights");
     }
 }
+
+#[test]
+fn the_text_of_a_recipient_is_not_looked_for_in_a_file() {
+    let home = Home::new();
+    for key in ["own", "decoy"] {
+        weightmark(["keygen", "identity", "--x25519", "-o", &home.at(key)]).ok();
+    }
+    let data = home.write("data", "weights");
+    let text = String::from_utf8(home.read("own.pub")).unwrap();
+    let text = text.lines().find(|line| line.starts_with("wmrecipient-x25519")).unwrap();
+    let mistyped = "wmrecipient1qqqq";
+    for name in [text, mistyped] {
+        home.write(name, home.read("decoy.pub"));
+    }
+    let encrypt = |to: &str| {
+        let args = ["encrypt", &data, "-r", to, "-o", &home.at("data.wmenc")];
+        Run::of(Command::new(env!("CARGO_BIN_EXE_weightmark")).args(args).current_dir(home.path(".")))
+    };
+    encrypt(mistyped).fails(4, &["recipient", "mistyped"]);
+    encrypt(text).ok();
+    weightmark(["decrypt", &home.at("data.wmenc"), "-i", &home.at("own"), "-o", &home.at("out")]).ok();
+    assert_eq!(home.read("out"), b"weights");
+}

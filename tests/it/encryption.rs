@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use weightmark::encryption::{Encryptor, Reader};
 use weightmark::error::{EncryptionError, KeyError};
 use weightmark::io::{FileAt, Progress, ReadAt, ReadAtExt, SliceAt};
-use weightmark::keys::{Identity, XWingIdentity};
+use weightmark::keys::{Identity, SymmetricKey, XWingIdentity};
 use weightmark::{Error, Model};
 
 use super::support::{Home, Random, vector};
@@ -25,8 +25,8 @@ fn plaintext(len: usize) -> Vec<u8> {
 }
 
 /// All plaintext of a file, or why it was refused.
-fn open(file: &[u8], identity: &XWingIdentity) -> Result<Vec<u8>, Error> {
-    let reader = Reader::open(SliceAt::new(file), &[identity as &dyn Identity])?;
+fn open(file: &[u8], identity: &dyn Identity) -> Result<Vec<u8>, Error> {
+    let reader = Reader::open(SliceAt::new(file), &[identity])?;
     reader.read_span(0..reader.size())
 }
 
@@ -62,7 +62,10 @@ fn every_bit_of_the_envelope_and_a_byte_of_every_chunk_is_covered() {
 
 #[test]
 fn every_length_but_the_right_one_is_refused() {
-    let (identity, file) = sealed(&plaintext(2 * CHUNK + 3));
+    let key = || SymmetricKey::from_bytes(&[7; 32]).unwrap(); // the cheapest to open with, some fifty thousand times
+    let (identity, text) = (key(), plaintext(2 * CHUNK + 3));
+    let file = Encryptor::to([key()]).encrypt_bytes("m", &text).unwrap();
+    assert_eq!(open(&file, &identity).unwrap(), text);
     for len in 0..file.len() {
         assert!(open(&file[..len], &identity).is_err(), "{len}");
     }

@@ -59,6 +59,7 @@ def paths_of(entries: list[Any], kinds: dict[str, type]) -> list[str]:
     for path in paths:
         parts = path.split("/")
         canonical = not {"", ".", ".."} & set(parts) and not {"\0", "\\"} & set(path)
+        canonical = canonical and len(parts) <= 64 and len(path.encode()) <= 4096
         need(canonical, "bad-envelope", f"not a canonical path: {path!r}")
     return paths
 
@@ -74,6 +75,8 @@ def parse_envelope(data: bytes, directory: bool) -> dict[str, Any]:
     for stanza in stanzas:
         names = stanza if isinstance(stanza, dict) else ()
         check(stanza, {"type": str, "id": str, **dict.fromkeys(names, str)})
+    ids = {(stanza["type"], stanza["id"]) for stanza in stanzas}
+    need(len(ids) == len(stanzas), "bad-envelope", "a recipient stands there twice")
     alone = len(stanzas) == 1 or all(stanza["type"] != "passphrase" for stanza in stanzas)
     need(alone, "bad-envelope", "a passphrase is not the only recipient")
     if directory:

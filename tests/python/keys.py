@@ -177,7 +177,7 @@ KINDS = {"wmidentity": XWing, "wmidentity-x25519": X25519, "wmkey": SharedKey}
 
 def read_identity(data: bytes) -> Identity:
     """Read the content of a key file."""
-    if len(data) == 32:
+    if len(data) == 32 and not all(32 < byte < 127 or byte in b" \t\n\r\f" for byte in data):
         return SharedKey(data)
     lines = [line.strip() for line in data.decode("utf-8").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]

@@ -26,7 +26,7 @@ from envelope import check_groups, parse_envelope
 from keys import Identity, Passphrase, read_identity
 
 FILE_MAGIC, KEYS_MAGIC, KEYS_NAME = b"weightmark-enc-1", b"weightmark-key-1", "weightmark.keys"
-ALIGN, LONGEST, MOST_BLOCKS = 4096, 1 << 24, 256
+ALIGN, LONGEST, MOST_KEYS, MOST_BLOCKS = 4096, 1 << 24, 64 << 20, 256
 
 
 class Header(NamedTuple):
@@ -104,6 +104,7 @@ def decrypt_file(identities: list[Identity], source: Path, out: Path, context: s
 
 def read_blocks(stream: BinaryIO) -> list[Header]:
     """Read the blocks of `weightmark.keys`."""
+    need(os.fstat(stream.fileno()).st_size <= MOST_KEYS, "bad-envelope", f"{KEYS_NAME} is too large")
     blocks = [read_header(stream.read(16), stream, KEYS_MAGIC)]
     while found := stream.read(16):
         need(len(blocks) < MOST_BLOCKS, "bad-envelope", "too many blocks")

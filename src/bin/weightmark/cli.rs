@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// Change who may open an encrypted file or directory, in place and without touching its payload
     ///
     /// This does not revoke: whoever could open it before may have kept its key or its content. To shut them out of what
-    /// you publish from now on, use `rekey`.
+    /// you publish from now on, use `rekey`. Without any change it only ends one that was interrupted.
     Rewrap(Rewrap),
     /// Encrypt an encrypted file or directory anew, under a new key
     Rekey(Rekey),
@@ -45,7 +45,8 @@ pub(crate) enum Command {
     ///
     /// The model is decrypted into memory that nobody can change, and verified there; no plaintext touches a disk (other
     /// than swap). A lone file gets a path in /proc; a directory is mounted in the place of the encrypted one, for COMMAND
-    /// alone. COMMAND takes the place of this process.
+    /// alone; without root it then is in a user namespace, where it cannot become another user. COMMAND takes the place of
+    /// this process.
     #[cfg(target_os = "linux")]
     Exec(Exec),
     /// Tell what a file or directory is: tensors, recipients, signature; no key needed
@@ -100,10 +101,10 @@ pub(crate) struct Recipients {
     #[arg(long = "group", value_name = "PATH=RECIPIENT|FILE", requires = "recipients")]
     pub(crate) groups: Vec<String>,
     /// Encrypt to the passphrase in this file instead
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipients", "passphrase"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["recipients", "groups", "passphrase"])]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Encrypt to a passphrase that is asked for instead
-    #[arg(long, conflicts_with = "recipients")]
+    #[arg(long, conflicts_with_all = ["recipients", "groups"])]
     pub(crate) passphrase: bool,
 }
 
@@ -141,6 +142,9 @@ pub(crate) struct Opening {
     /// Refuse anything that is not encrypted under this context
     #[arg(long)]
     pub(crate) context: Option<String>,
+    /// Accept a directory some of whose files are encrypted for others; what is said of those is not authenticated
+    #[arg(long)]
+    pub(crate) partial: bool,
 }
 
 #[derive(Args)]
@@ -168,10 +172,9 @@ pub(crate) struct Rewrap {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = true)]
 pub(crate) struct Change {
     /// Let these recipients open it, and nobody else
-    #[arg(short, long = "recipient", value_name = "RECIPIENT|FILE", conflicts_with_all = ["add", "remove"])]
+    #[arg(short = 'r', long = "recipient", value_name = "RECIPIENT|FILE", conflicts_with_all = ["add", "remove"])]
     pub(crate) only: Vec<String>,
     /// Let this recipient open it too
     #[arg(long, value_name = "RECIPIENT|FILE")]

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::io;
 
 use serde_json::json;
-use weightmark::encryption::Decryptor;
 use weightmark::error::Printable;
 use weightmark::io::atomic::{Access, AtomicFile};
 use weightmark::keys::Identity;
@@ -17,10 +16,7 @@ use crate::progress::Bars;
 pub(crate) fn run(args: &Decrypt, json: bool, bars: &Bars) -> Outcome {
     let identities = keys::identities(&args.opening)?;
     let identities: Vec<&dyn Identity> = identities.iter().map(|identity| &**identity).collect();
-    let mut decryptor = Decryptor::new(&identities);
-    if let Some(context) = &args.opening.context {
-        decryptor = decryptor.expect_context(context);
-    }
+    let decryptor = keys::decryptor(&args.opening, &identities);
     let closed = match (is_stream(&args.input), is_stream(&args.output)) {
         (_, true) if json => {
             return Err(Failure::Usage("--json needs stdout for itself: give --output a file".into()));

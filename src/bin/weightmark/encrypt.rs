@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Encrypt, json: bool, bars: &Bars) -> Outcome {
     }
     if !from_stdin && !to_stdout {
         let seen = encryptor.encrypt_with(&args.input, &args.output, bars)?;
-        return report(&seen, &args.output, json);
+        return report("encrypt", &seen, &args.output, json);
     }
     if !from_stdin {
         encryptor.encrypt_to(&args.input, io::stdout(), bars)?;
@@ -43,16 +43,16 @@ pub(crate) fn run(args: &Encrypt, json: bool, bars: &Bars) -> Outcome {
     let mut output = AtomicFile::create(&args.output, Access::Shared)?;
     let seen = encryptor.encrypt_stream(&args.name, io::stdin(), &mut output, bars)?;
     output.commit()?;
-    report(&seen, &args.output, json)
+    report("encrypt", &seen, &args.output, json)
 }
 
 /// Says what was encrypted to whom.
-pub(crate) fn report(seen: &Inspection, output: &Path, json: bool) -> Outcome {
+pub(crate) fn report(verb: &str, seen: &Inspection, output: &Path, json: bool) -> Outcome {
     let mut text = format!("{}: encrypted\n", shown(output));
     for group in &seen.groups {
         let what = if group.path.is_empty() { String::new() } else { format!("{}: ", Printable(&group.path)) };
         let ids: Vec<_> = group.recipients.iter().map(|(kind, id)| format!("{kind} {id}")).collect();
         let _ = writeln!(text, "{what}to {}", Printable(&ids.join(", "))); // a String takes everything
     }
-    print(json, "encrypt", json!({"output": output.display().to_string(), "envelope": seen}), &text)
+    print(json, verb, json!({"output": output.display().to_string(), "envelope": seen}), &text)
 }

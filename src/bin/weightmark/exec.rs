@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use weightmark::Error;
+use weightmark::io::sealed::enter_namespace;
 
 use crate::cli::Exec;
 use crate::keys;
@@ -19,6 +20,9 @@ pub(crate) fn run(args: &Exec, bars: &Bars) -> Outcome {
     };
     if !arguments.iter().any(|argument| argument.contains(PLACE)) {
         return Err(Failure::Usage("no {} among the arguments: COMMAND would not know where the model is".into()));
+    }
+    if args.input.is_dir() {
+        enter_namespace()?; // before the first thread: key derivation has some
     }
     let mut options = keys::options(&args.opening)?;
     if let Some(policy) = keys::policy(&args.keys)? {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use weightmark::encryption::Encryptor;
+use weightmark::encryption::{Decryptor, Encryptor};
 use weightmark::io::Tree;
 use weightmark::keys::{Identity, Passphrase, Recipient, VerifyingKey, load_identity, load_recipient};
 use weightmark::model::OpenOptions;
@@ -65,11 +65,23 @@ pub(crate) fn identities(args: &Opening) -> Result<Vec<Box<dyn Identity>>> {
     Ok(identities)
 }
 
+/// Decrypts with these identities, as the user expects.
+pub(crate) fn decryptor<'a>(args: &'a Opening, identities: &'a [&'a dyn Identity]) -> Decryptor<'a> {
+    let mut decryptor = Decryptor::new(identities);
+    if let Some(context) = &args.context {
+        decryptor = decryptor.expect_context(context);
+    }
+    if args.partial { decryptor.accept_closed() } else { decryptor }
+}
+
 /// What the user expects of a model, and has to open it with.
 pub(crate) fn options(args: &Opening) -> Result<OpenOptions> {
     let mut options = Model::options();
     for identity in identities(args)? {
         options = options.identity(identity);
+    }
+    if args.partial {
+        options = options.accept_closed();
     }
     Ok(match &args.context {
         Some(context) => options.expect_context(context),

@@ -31,10 +31,17 @@ use progress::Bars;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    raise_file_limit();
+    // a command that takes the place of this process is to find it as it was
+    #[cfg(target_os = "linux")]
+    let leaves_process = matches!(cli.command, Command::Exec(_));
+    #[cfg(not(target_os = "linux"))]
+    let leaves_process = false;
     let reads =
         matches!(cli.command, Command::Keygen(_) | Command::Inspect(_) | Command::Verify(_) | Command::Detect(_));
-    let bars = Bars::new(!cli.quiet && !cli.json, !reads);
+    if !leaves_process {
+        raise_file_limit();
+    }
+    let bars = Bars::new(!cli.quiet && !cli.json, !reads && !leaves_process);
     let done = match &cli.command {
         Command::Keygen(args) => keygen::run(args, cli.json),
         Command::Encrypt(args) => encrypt::run(args, cli.json, &bars),

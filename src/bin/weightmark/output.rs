@@ -21,10 +21,7 @@ pub(crate) enum Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Self::BrokenPipe,
-            error => Self::Error(error),
-        }
+        Self::Error(error)
     }
 }
 
@@ -102,7 +99,14 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 fn hint(error: &Error) -> Option<&'static str> {
+    let interrupted = |name: &str| Path::new(&format!("{name}.rewrap")).exists();
     Some(match error {
+        Error::Encryption { name, .. } | Error::Key { name, .. } if interrupted(name) => {
+            "a rewrap of it was interrupted: `weightmark rewrap FILE -i IDENTITY` ends it"
+        }
+        Error::Encryption { cause: EncryptionError::ClosedFile { .. }, .. } => {
+            "take what is open to you with --partial, or ask the publisher for the rest"
+        }
         Error::Key { cause: KeyError::Wanted, .. } => "name your identity file with --identity",
         Error::Key { cause: KeyError::NoMatch, .. } => "ask the publisher to encrypt it to your recipient as well",
         Error::Verify { cause: VerifyError::ExtraFile { .. }, .. } => {

@@ -44,8 +44,9 @@ impl Bars {
         let cancelled = Arc::new(AtomicBool::new(false));
         if writes {
             let flag = Arc::clone(&cancelled);
-            // if there can be no handler, Ctrl-C just ends the process: outputs are atomic either way
-            let _ = ctrlc::set_handler(move || {
+            // if there can be no handler, Ctrl-C just ends the process: outputs are atomic either way. Nor is there one
+            // where a signal is ignored, as under nohup, which must stay so
+            let _ = ctrlc::try_set_handler(move || {
                 if flag.swap(true, Ordering::Relaxed) {
                     std::process::exit(INTERRUPTED);
                 }

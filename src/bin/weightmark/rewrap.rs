@@ -15,13 +15,14 @@ use crate::progress::Bars;
 pub(crate) fn run(args: &Rewrap, json: bool, bars: &Bars) -> Outcome {
     let identities = keys::identities(&args.opening)?;
     let identities: Vec<&dyn Identity> = identities.iter().map(|identity| &**identity).collect();
-    if let Some(context) = &args.opening.context {
-        encryption::Decryptor::new(&identities).expect_context(context).open(&args.artifact)?;
-    }
     let change = &args.change;
-    let mut rewrap = encryption::Rewrap::new().group(&args.group).also(keys::recipients(&change.add)?);
+    let mut rewrap =
+        encryption::Rewrap::new().group(args.group.trim_end_matches('/')).also(keys::recipients(&change.add)?);
     if !change.only.is_empty() {
         rewrap = rewrap.only(keys::recipients(&change.only)?);
+    }
+    if let Some(context) = &args.opening.context {
+        rewrap = rewrap.expect_context(context);
     }
     for id in &change.remove {
         rewrap = rewrap.remove(id);
