@@ -1,10 +1,11 @@
-//! An encrypted file: it opens to exactly what was sealed, or not at all. `inspect` never fails on one that opens.
+//! An encrypted file: it opens to exactly what was sealed, or not at all, and as a stream to the same. `inspect` never
+//! fails on one that opens.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use weightmark::encryption::{Reader, inspect};
+use weightmark::encryption::{Decryptor, Reader, inspect};
 use weightmark::io::{ReadAt, ReadAtExt, SliceAt};
 use weightmark::keys::XWingIdentity;
 
@@ -16,6 +17,8 @@ static IDENTITY: LazyLock<XWingIdentity> = LazyLock::new(|| {
 
 fuzz_target!(|file: &[u8]| {
     let inspection = inspect(&SliceAt::new(file));
+    let mut streamed = Vec::new();
+    let whole = Decryptor::new(&[&*IDENTITY]).decrypt_stream(file, &mut streamed, &()).is_ok();
     let Ok(reader) = Reader::open(SliceAt::new(file), &[&*IDENTITY]) else { return };
     let sealed = match reader.path() {
         "empty" => vec![],
@@ -24,8 +27,10 @@ fuzz_target!(|file: &[u8]| {
         other => panic!("{other:?} was never sealed"),
     };
     assert_eq!((reader.context(), reader.size()), ("fuzz", sealed.len() as u64));
-    if let Ok(opened) = reader.read_span(0..reader.size()) {
-        assert_eq!(opened, sealed);
+    assert!(sealed.starts_with(&streamed), "what a stream releases is authentic");
+    match reader.read_span(0..reader.size()) {
+        Ok(opened) => assert_eq!((&opened, &streamed, whole), (&sealed, &sealed, true)),
+        Err(_) => assert!(!whole),
     }
     let inspection = inspection.expect("it opens").expect("it opens");
     assert_eq!((inspection.context.as_str(), inspection.files().count()), (reader.context(), 1));
