@@ -72,7 +72,7 @@ fn main() -> Outcome {
         )?;
         let stream = |source: &dyn ReadAt| pool.install(|| Ok(copy(source, &|_, _| Ok(()), &())?));
         compare(
-            &format!("stream through reused buffers of 1 MiB, {n} threads"),
+            &format!("stream through reused buffers, {n} threads"),
             Some(size),
             [all("pread", || stream(&plain)), all("weightmark", || stream(&sealed))],
         )?;

@@ -238,7 +238,7 @@ pub fn copy(
     progress: &dyn Progress,
 ) -> Result<()> {
     use rayon::prelude::*;
-    const PIECE: u64 = 1 << 20;
+    const PIECE: u64 = 512 << 10; // stays in the cache of one core
     (0..source.size().div_ceil(PIECE)).into_par_iter().try_for_each_init(Vec::new, |buf, i| {
         let start = i * PIECE;
         buf.resize((source.size() - start).min(PIECE) as usize, 0);

@@ -231,6 +231,13 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // at once, even if a process that is just being started still holds a copy of the file
+        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
 /// The old and the new header of a lone file, one behind the other, stored beside it while the one is overwritten with
 /// the other.
 struct Journal(PathBuf);
