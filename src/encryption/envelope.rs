@@ -165,6 +165,9 @@ impl Envelope {
         }
         Err(match failed {
             Some(Error::Encryption { cause, .. }) => cause.on(name),
+            Some(Error::Key {
+                cause: cause @ (KeyError::ExcessiveWork { .. } | KeyError::WrongPassphrase), ..
+            }) => cause.on(name),
             Some(error) => error,
             None => KeyError::NoMatch.on(name),
         })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::KEYS_FILE;
 use super::envelope::Envelope;
-use super::header::{Header, MAGIC_FILE};
+use super::header::{self, Header, MAGIC_FILE};
 use super::inspect::Inspection;
 use super::reader::{Reader, expect_context};
 use super::tree::{check_key_id, disagreement, read_blocks};
@@ -266,10 +266,14 @@ impl Journal {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        if !stored.starts_with(MAGIC_FILE) {
+        let (old, new) = stored.split_at(stored.len() / 2);
+        let is_header = |half: &[u8]| {
+            let len = half.first_chunk().map(|front| header::length(front, MAGIC_FILE));
+            len.is_some_and(|len| len.is_ok_and(|len| len == half.len() as u64))
+        };
+        if !is_header(old) || !is_header(new) {
             return Err(Error::io("remove", &self.0, io::Error::other("it is in the way, and not ours")));
         }
-        let (old, new) = stored.split_at(stored.len() / 2);
         let there = lock.source.read_span(0..lock.source.size().min(old.len() as u64))?;
         if there == old || there == new {
             lock.sync()?;

@@ -12,6 +12,9 @@ use crate::crypto::{self, Locked};
 use crate::error::Result;
 use crate::json::UniqueMap;
 
+/// The type of a passphrase's stanza.
+pub(super) const PASSPHRASE: &str = "passphrase";
+
 /// The 32 random bytes under which a payload is encrypted, in memory that is locked and wiped.
 pub struct InputKey(Locked<[u8; 32]>);
 
@@ -72,7 +75,7 @@ impl Stanza {
 
     /// Whether it is a passphrase's, which must be the only one.
     pub(crate) fn is_passphrase(&self) -> bool {
-        self.kind == super::passphrase::KIND
+        self.kind == PASSPHRASE
     }
 
     /// What messages call it.

@@ -6,12 +6,11 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use zeroize::Zeroize;
 
-use super::envelope::{Identity, InputKey, Recipient, Stanza};
+use super::envelope::{Identity, InputKey, PASSPHRASE, Recipient, Stanza};
 use super::file;
 use crate::crypto::{self, Locked, cobblestone, label};
 use crate::error::{Cause, EncryptionError, Error, KeyError, Result};
 
-pub(crate) const KIND: &str = "passphrase";
 /// Longest passphrase in bytes.
 const MAX: usize = 1024;
 const MAX_LANES: u32 = 16;
@@ -159,13 +158,13 @@ impl Recipient for Passphrase {
             ("lanes", lanes.to_string()),
             ("body", BASE64_STANDARD.encode(body)),
         ];
-        Ok(Stanza::new(KIND, KIND.to_owned(), arguments))
+        Ok(Stanza::new(PASSPHRASE, PASSPHRASE.to_owned(), arguments))
     }
 }
 
 impl Identity for Passphrase {
     fn unwrap(&self, stanza: &Stanza) -> Option<Result<InputKey>> {
-        (stanza.kind == KIND && stanza.id == KIND).then(|| self.open(stanza))
+        (stanza.kind == PASSPHRASE && stanza.id == PASSPHRASE).then(|| self.open(stanza))
     }
 }
 

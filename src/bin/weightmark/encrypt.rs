@@ -13,7 +13,7 @@ use weightmark::io::tree;
 
 use crate::cli::Encrypt;
 use crate::keys;
-use crate::output::{Failure, Outcome, is_stream, print, shown};
+use crate::output::{Failure, Outcome, is_stream, print, recipient, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Encrypt, json: bool, bars: &Bars) -> Outcome {
@@ -51,8 +51,8 @@ pub(crate) fn report(verb: &str, seen: &Inspection, output: &Path, json: bool) -
     let mut text = format!("{}: encrypted\n", shown(output));
     for group in &seen.groups {
         let what = if group.path.is_empty() { String::new() } else { format!("{}: ", Printable(&group.path)) };
-        let ids: Vec<_> = group.recipients.iter().map(|(kind, id)| format!("{kind} {id}")).collect();
-        let _ = writeln!(text, "{what}to {}", Printable(&ids.join(", "))); // a String takes everything
+        let to: Vec<_> = group.recipients.iter().map(recipient).collect();
+        let _ = writeln!(text, "{what}to {}", to.join(", ")); // a String takes everything
     }
     print(json, verb, json!({"output": output.display().to_string(), "envelope": seen}), &text)
 }

@@ -11,7 +11,7 @@ use weightmark::signing::Policy;
 use weightmark::{Error, Result};
 
 use crate::cli::Inspect;
-use crate::output::{Outcome, print, size};
+use crate::output::{Outcome, print, recipient, size};
 
 pub(crate) fn run(args: &Inspect, json: bool) -> Outcome {
     let tree = tree::open(&args.input)?;
@@ -36,8 +36,8 @@ fn report_encrypted(inspection: &Inspection, json: bool) -> Outcome {
         if !group.path.is_empty() {
             line(&mut text, format_args!("{}:", Printable(&group.path)));
         }
-        for (kind, id) in &group.recipients {
-            line(&mut text, format_args!("recipient  {} {}", Printable(kind), Printable(id)));
+        for named in &group.recipients {
+            line(&mut text, format_args!("recipient  {}", recipient(named)));
         }
         for (path, bytes) in &group.files {
             line(&mut text, format_args!("{:>10}  {}", size(*bytes), Printable(path)));

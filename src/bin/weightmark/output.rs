@@ -86,6 +86,12 @@ pub(crate) fn is_stream(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// A recipient for people: its type, and its id where that says more.
+pub(crate) fn recipient((kind, id): &(String, String)) -> String {
+    let text = if kind == id { kind.clone() } else { format!("{kind} {id}") };
+    Printable(&text).to_string()
+}
+
 /// A size for people: `86.7 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use weightmark::encryption::KEYS_FILE;
-use weightmark::error::Printable;
 use weightmark::io::atomic::{Access, AtomicFile, refuse_inside};
 use weightmark::keys::{OwnerKey, SigningKey};
 use weightmark::model::Protector;
@@ -12,7 +11,7 @@ use weightmark::model::Protector;
 use crate::cli::Protect;
 use crate::embed::describe;
 use crate::keys;
-use crate::output::{Outcome, print, shown};
+use crate::output::{Outcome, print, recipient, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
@@ -38,13 +37,13 @@ pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
     record_file.write_at(0, format!("{record:#}\n").as_bytes())?;
     record_file.commit()?;
     let output = shown(&args.output);
-    let ids: Vec<_> = done.recipients.iter().map(|(kind, id)| format!("{kind} {id}")).collect();
+    let ids: Vec<_> = done.recipients.iter().map(recipient).collect();
     let text = format!(
         "{}\nsigned: {} files by key {}\nencrypted: {output}/ to {}; envelope in {KEYS_FILE}\nrecord: {}\n",
         describe(&done.mark),
         done.files,
         done.signer,
-        Printable(&ids.join(", ")),
+        ids.join(", "),
         shown(&place)
     );
     let mut object = json!(done);

@@ -4,20 +4,18 @@ use std::fmt::Write;
 
 use serde_json::json;
 use weightmark::encryption;
-use weightmark::error::Printable;
 use weightmark::keys::Identity;
 
 use crate::cli::Rewrap;
 use crate::keys;
-use crate::output::{Outcome, print, shown};
+use crate::output::{Outcome, print, recipient, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Rewrap, json: bool, bars: &Bars) -> Outcome {
     let identities = keys::identities(&args.opening)?;
     let identities: Vec<&dyn Identity> = identities.iter().map(|identity| &**identity).collect();
-    let change = &args.change;
-    let mut rewrap =
-        encryption::Rewrap::new().group(args.group.trim_end_matches('/')).also(keys::recipients(&change.add)?);
+    let (change, path) = (&args.change, args.group.trim_end_matches('/'));
+    let mut rewrap = encryption::Rewrap::new().group(path).also(keys::recipients(&change.add)?);
     if !change.only.is_empty() {
         rewrap = rewrap.only(keys::recipients(&change.only)?);
     }
@@ -29,8 +27,8 @@ pub(crate) fn run(args: &Rewrap, json: bool, bars: &Bars) -> Outcome {
     }
     let seen = rewrap.apply_with(&args.artifact, &identities, bars)?;
     let mut text = format!("{}: rewrapped\n", shown(&args.artifact));
-    for (kind, id) in seen.groups.iter().filter(|group| group.path == args.group).flat_map(|group| &group.recipients) {
-        let _ = writeln!(text, "recipient  {} {}", Printable(kind), Printable(id)); // a String takes everything
+    for named in seen.groups.iter().filter(|group| group.path == path).flat_map(|group| &group.recipients) {
+        let _ = writeln!(text, "recipient  {}", recipient(named)); // a String takes everything
     }
     if !change.remove.is_empty() || !change.only.is_empty() {
         text.push_str("note: whoever could open it before may have kept its key; `rekey` encrypts anew\n");
