@@ -371,6 +371,7 @@ fn no_verb_takes_a_part_for_the_whole() {
     assert!(compared.status == 1 && compared.stdout.contains("\"tensors_matched\":2"), "{}", compared.stdout);
     let all = ["-i", &home.at("acme.key"), "-i", &home.at("beta.key")];
     weightmark([&verify[..], &all].concat()).ok();
+    weightmark(["rewrap", &sealed, "-i", &id, "--add", &home.at("id.key.pub"), "--partial"]).fails(2, &["--partial"]);
     weightmark(["rekey", &sealed, "-i", &id, "-r", &home.at("id.key.pub"), "--partial", "-o", &out])
         .fails(2, &["--partial would leave files out of the new one"]);
     assert!(!home.path("out").exists());

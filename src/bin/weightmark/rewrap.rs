@@ -8,10 +8,13 @@ use weightmark::keys::Identity;
 
 use crate::cli::Rewrap;
 use crate::keys;
-use crate::output::{Outcome, print, recipient, shown};
+use crate::output::{Failure, Outcome, print, recipient, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Rewrap, json: bool, bars: &Bars) -> Outcome {
+    if args.opening.partial {
+        return Err(Failure::Usage("--partial is for reading: name the group to change with --group".into()));
+    }
     let identities = keys::identities(&args.opening)?;
     let identities: Vec<&dyn Identity> = identities.iter().map(|identity| &**identity).collect();
     let (change, path) = (&args.change, args.group.trim_end_matches('/'));
