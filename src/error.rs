@@ -17,7 +17,8 @@ pub enum Error {
     /// The program calls this library in a way that reading its documentation would fix.
     #[error("{0}")]
     ApiMisuse(&'static str),
-    /// The caller's [`Progress`](crate::io::Progress) asked to stop. Nothing was left behind.
+    /// The caller's [`Progress`](crate::io::Progress) asked to stop. Nothing was left behind, but for what had
+    /// gone into a stream.
     #[error("cancelled")]
     Cancelled,
     /// An encrypted artifact cannot be opened or is not what was expected.
