@@ -102,10 +102,10 @@ impl Model {
     pub fn rows(&self, name: &str, rows: Range<u64>) -> Result<Tensor> {
         let (file, info) = self.find(name)?;
         let (count, columns) = info.matrix();
-        let row = columns * info.dtype.bits() / 8;
-        if info.shape.is_empty() || rows.start > rows.end || rows.end > count || columns * info.dtype.bits() % 8 != 0 {
+        let fits = !info.shape.is_empty() && rows.start <= rows.end && rows.end <= count;
+        let Some(row) = info.dtype.size(columns).filter(|_| fits) else {
             return Err(Error::ApiMisuse("no such rows, or rows that do not end on bytes"));
-        }
+        };
         let mut part = info.clone();
         part.span = info.span.start + rows.start * row..info.span.start + rows.end * row;
         if let Some(first) = part.shape.first_mut() {

@@ -1,62 +1,134 @@
 //! The vocabulary of tensors: element types, spans, descriptions. No input or output.
 
+pub mod blocks;
+pub mod int4;
 pub mod lanes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 
-/// Element type of a tensor, named as in safetensors 0.8.
-#[allow(clippy::exhaustive_enums, missing_docs, non_camel_case_types)]
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize)]
-pub enum Dtype {
-    BF16,
-    BOOL,
-    C64,
-    F16,
-    F32,
-    F4,
-    F64,
-    F6_E2M3,
-    F6_E3M2,
-    F8_E4M3,
-    F8_E4M3FNUZ,
-    F8_E5M2,
-    F8_E5M2FNUZ,
-    F8_E8M0,
-    I16,
-    I32,
-    I64,
-    I8,
-    U16,
-    U32,
-    U64,
-    U8,
+macro_rules! dtypes {
+    ($($(#[$doc:meta])* $name:ident: $elements:literal in $bytes:literal,)*) => {
+        /// Element type of a tensor, named as in safetensors 0.8, ONNX, and, for quantised blocks, ggml.
+        #[allow(missing_docs, non_camel_case_types)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        #[non_exhaustive]
+        pub enum Dtype { $($(#[$doc])* $name,)* }
+
+        impl Dtype {
+            /// All types.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Elements in the smallest group that fills whole bytes, and the number of those bytes: `(1, 4)` for `F32`,
+            /// `(2, 1)` for `I4`, `(256, 144)` for `Q4_K`.
+            pub const fn block(self) -> (u64, u64) {
+                match self { $(Self::$name => ($elements, $bytes),)* }
+            }
+
+            /// The name of the type.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+dtypes! {
+    BF16: 1 in 2,
+    BOOL: 1 in 1,
+    C64: 1 in 8,
+    C128: 1 in 16,
+    F16: 1 in 2,
+    F32: 1 in 4,
+    F4: 2 in 1,
+    F64: 1 in 8,
+    F6_E2M3: 4 in 3,
+    F6_E3M2: 4 in 3,
+    F8_E4M3: 1 in 1,
+    F8_E4M3FNUZ: 1 in 1,
+    F8_E5M2: 1 in 1,
+    F8_E5M2FNUZ: 1 in 1,
+    F8_E8M0: 1 in 1,
+    I16: 1 in 2,
+    I2: 4 in 1,
+    I32: 1 in 4,
+    I4: 2 in 1,
+    I64: 1 in 8,
+    I8: 1 in 1,
+    IQ1_M: 256 in 56,
+    IQ1_S: 256 in 50,
+    IQ2_S: 256 in 82,
+    IQ2_XS: 256 in 74,
+    IQ2_XXS: 256 in 66,
+    IQ3_S: 256 in 110,
+    IQ3_XXS: 256 in 98,
+    IQ4_NL: 32 in 18,
+    IQ4_XS: 256 in 136,
+    MXFP4: 32 in 17,
+    NVFP4: 64 in 36,
+    Q1_0: 128 in 18,
+    Q2_K: 256 in 84,
+    Q3_K: 256 in 110,
+    Q4_0: 32 in 18,
+    Q4_1: 32 in 20,
+    Q4_K: 256 in 144,
+    Q5_0: 32 in 22,
+    Q5_1: 32 in 24,
+    Q5_K: 256 in 176,
+    Q6_K: 256 in 210,
+    Q8_0: 32 in 34,
+    Q8_1: 32 in 40,
+    Q8_K: 256 in 292,
+    TQ1_0: 256 in 54,
+    TQ2_0: 256 in 66,
+    U16: 1 in 2,
+    U2: 4 in 1,
+    U32: 1 in 4,
+    U4: 2 in 1,
+    U64: 1 in 8,
+    U8: 1 in 1,
 }
 
 impl Dtype {
-    /// Size of one element in bits.
-    pub fn bits(self) -> u64 {
-        use Dtype::*;
-        match self {
-            F4 => 4,
-            F6_E2M3 | F6_E3M2 => 6,
-            BOOL | F8_E4M3 | F8_E4M3FNUZ | F8_E5M2 | F8_E5M2FNUZ | F8_E8M0 | I8 | U8 => 8,
-            BF16 | F16 | I16 | U16 => 16,
-            F32 | I32 | U32 => 32,
-            C64 | F64 | I64 | U64 => 64,
-        }
+    /// The type of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|dtype| dtype.name() == name)
+    }
+
+    /// Bytes that `elements` take, or `None` if they do not fill whole blocks or 64 bits do not hold it.
+    pub fn size(self, elements: u64) -> Option<u64> {
+        let (block, bytes) = self.block();
+        elements.is_multiple_of(block).then_some(elements / block)?.checked_mul(bytes)
     }
 }
 
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.pad(self.name())
     }
 }
 
 /// A range of bytes in a file.
 pub type Span = Range<u64>;
+
+/// How the elements of a tensor lie in the bytes of its span.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Storage {
+    /// Row-major, little-endian, and nothing else.
+    #[default]
+    Plain,
+    /// With this many elements from one index to the next of each dimension (PyTorch views, Fortran order).
+    Strided(Vec<u64>),
+    /// Plain, but the span is one of this other file, a path relative to the directory of this one (ONNX).
+    External(String),
+    /// A DEFLATE stream of some bytes of header and the plain elements, together of this CRC-32 (compressed npz).
+    #[allow(missing_docs)]
+    Deflated { header: u64, crc32: u32 },
+    /// Each element as a protobuf varint (ONNX).
+    Varints,
+}
 
 /// One tensor of a file: what it is and where its bytes lie.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,14 +140,21 @@ pub struct TensorInfo {
     pub dtype: Dtype,
     /// Dimensions, outermost first; empty for a scalar.
     pub shape: Vec<u64>,
-    /// Bytes of the elements in the file, row-major, little-endian.
+    /// Where the file holds it.
     pub span: Span,
+    /// How the elements lie there.
+    pub storage: Storage,
 }
 
 impl TensorInfo {
-    /// Describes a tensor.
+    /// Describes a tensor whose elements lie row-major and little-endian in `span`.
     pub fn new(name: impl Into<String>, dtype: Dtype, shape: Vec<u64>, span: Span) -> Self {
-        Self { name: name.into(), dtype, shape, span }
+        Self { name: name.into(), dtype, shape, span, storage: Storage::Plain }
+    }
+
+    /// The same tensor, stored in another way.
+    pub fn stored(self, storage: Storage) -> Self {
+        Self { storage, ..self }
     }
 
     /// Number of elements. Format readers have checked that the product fits.
@@ -83,9 +162,14 @@ impl TensorInfo {
         self.shape.iter().fold(1, |product, dim| product.saturating_mul(*dim))
     }
 
-    /// Size in bytes.
+    /// Size in bytes of the elements, row-major. Format readers have checked that it fits.
     pub fn size(&self) -> u64 {
-        self.span.end - self.span.start
+        self.dtype.size(self.elements()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the span holds the elements themselves, row-major.
+    pub fn is_plain(&self) -> bool {
+        self.storage == Storage::Plain
     }
 
     /// The tensor as a matrix `[rows, columns]`: the first dimension against all others.
@@ -109,13 +193,14 @@ impl Index {
     /// An index of `tensors`, or the name that occurs twice.
     pub fn new(mut tensors: Vec<TensorInfo>, metadata: BTreeMap<String, String>) -> Result<Self, String> {
         tensors.sort_by(|a, b| (a.span.start, a.span.end, &a.name).cmp(&(b.span.start, b.span.end, &b.name)));
-        let mut by_name = HashMap::with_capacity(tensors.len());
-        for (i, tensor) in tensors.iter().enumerate() {
-            if by_name.insert(tensor.name.clone(), i).is_some() {
+        let mut index = Self { tensors, metadata, ..Self::default() };
+        index.by_name = HashMap::with_capacity(index.tensors.len());
+        for (i, tensor) in index.tensors.iter().enumerate() {
+            if index.by_name.insert(tensor.name.clone(), i).is_some() {
                 return Err(tensor.name.clone());
             }
         }
-        Ok(Self { tensors, by_name, metadata })
+        Ok(index)
     }
 
     /// The tensor called `name`.

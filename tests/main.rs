@@ -11,6 +11,7 @@ mod it {
     mod exec;
     mod expectations;
     mod faults;
+    mod gguf_blocks;
     mod interop;
     mod memory;
     mod minilm;

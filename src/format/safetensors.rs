@@ -4,11 +4,11 @@
 //! when escapes hide them), duplicate metadata keys, unknown fields of a tensor, control characters in names, and
 //! anything but `{` at the start and spaces at the end of the header. Layout: `spec/formats.md`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::error::{Cause, Error, FormatError, Result};
@@ -21,6 +21,14 @@ pub const MAX_HEADER: u64 = 100_000_000;
 /// Most dimensions accepted.
 const MAX_RANK: usize = 64;
 const METADATA: &str = "__metadata__";
+
+/// The types of the format.
+#[rustfmt::skip]
+const DTYPES: [Dtype; 22] = {
+    use Dtype::*;
+    [BF16, BOOL, C64, F16, F32, F4, F64, F6_E2M3, F6_E3M2, F8_E4M3, F8_E4M3FNUZ, F8_E5M2, F8_E5M2FNUZ, F8_E8M0, I16, I32, I64,
+     I8, U16, U32, U64, U8]
+};
 
 /// Reads the index of a safetensors file. Spans are offsets in the file, not in its data section.
 pub fn read(source: &dyn ReadAt) -> Result<Index> {
@@ -64,7 +72,7 @@ pub struct TensorData<'a> {
 /// A whole safetensors file in memory. Wide types come first, so that every tensor is aligned to its type.
 pub fn to_bytes(tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let mut order: Vec<_> = tensors.iter().collect();
-    order.sort_by(|a, b| b.dtype.bits().cmp(&a.dtype.bits()).then_with(|| a.name.cmp(b.name)));
+    order.sort_by_key(|tensor| (Reverse(tensor.dtype.block().1), tensor.name));
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         header.insert(METADATA.into(), serde_json::json!(metadata));
@@ -73,7 +81,8 @@ pub fn to_bytes(tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>)
     for tensor in &order {
         let start = end;
         end += tensor.bytes.len() as u64;
-        let entry = serde_json::json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]});
+        let entry =
+            serde_json::json!({"dtype": tensor.dtype.name(), "shape": tensor.shape, "data_offsets": [start, end]});
         if header.insert(tensor.name.to_owned(), entry).is_some() {
             return Err(FormatError::Duplicate(tensor.name.to_owned()).on("memory"));
         }
@@ -174,24 +183,25 @@ fn tensor(name: String, raw: RawTensor, data: u64, size: u64) -> Result<TensorIn
     if name.is_empty() || name.chars().any(char::is_control) {
         return fail("its name is empty or holds control characters");
     }
-    let Ok(dtype) = Dtype::deserialize(StrDeserializer::<de::value::Error>::new(&raw.dtype)) else {
+    let Some(dtype) = Dtype::from_name(&raw.dtype).filter(|dtype| DTYPES.contains(dtype)) else {
         return Err(FormatError::MalformedHeader(format!("tensor {name:?}: unknown type {:?}", raw.dtype)));
     };
     let AtMost(shape) = raw.shape;
     let elements = shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim));
-    let Some(bits) = elements.and_then(|n| n.checked_mul(dtype.bits())) else {
+    let Some(elements) = elements else {
         return fail("its size overflows");
     };
-    if bits % 8 != 0 {
-        return fail("its size is not a whole number of bytes");
-    }
+    let Some(bytes) = dtype.size(elements) else {
+        let is_whole = elements.is_multiple_of(dtype.block().0);
+        return fail(if is_whole { "its size overflows" } else { "its size is not a whole number of bytes" });
+    };
     let [start, end] = raw.data_offsets.0[..] else {
         return fail("it has not two offsets");
     };
     let Some((start, end)) = data.checked_add(start).zip(data.checked_add(end)).filter(|(_, end)| *end <= size) else {
         return fail("lies beyond the end of the file");
     };
-    if end.checked_sub(start) != Some(bits / 8) {
+    if end.checked_sub(start) != Some(bytes) {
         return fail("its offsets do not fit its shape");
     }
     Ok(TensorInfo::new(name, dtype, shape, start..end))
@@ -304,7 +314,7 @@ mod tests {
             let widths = [Dtype::F32, Dtype::U8, Dtype::BF16, Dtype::I64];
             let data: Vec<_> = shapes.iter().enumerate().map(|(i, (name, shape))| {
                 let dtype = widths[i % widths.len()];
-                let bytes = vec![i as u8; (shape.iter().product::<u64>() * dtype.bits() / 8) as usize];
+                let bytes = vec![i as u8; dtype.size(shape.iter().product()).unwrap() as usize];
                 (name, dtype, shape, bytes)
             }).collect();
             let tensors: Vec<_> = data.iter().map(|(name, dtype, shape, bytes)| TensorData { name, dtype: *dtype, shape, bytes }).collect();

@@ -31,11 +31,11 @@ impl Tensor {
         self.bytes
     }
 
-    /// The elements as `f32`, rounded to nearest; from F64, F32, F16 and BF16.
+    /// The elements as `f32`, rounded to nearest, of every type that [`is_number`](lanes::is_number) names.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         let mut values = vec![0.0; self.info.elements() as usize];
         if !lanes::load(self.info.dtype, &self.bytes, &mut values) {
-            return Err(Error::ApiMisuse("not a floating-point tensor that this version converts"));
+            return Err(Error::ApiMisuse("not a tensor of numbers that this version converts"));
         }
         Ok(values.into_iter().map(|value| value as f32).collect())
     }

@@ -213,7 +213,7 @@ impl Block {
 
     /// The bytes of this block in `tensor`, the carrier or one of the same shape.
     pub(super) fn span(&self, tensor: &TensorInfo) -> crate::tensor::Span {
-        let row = tensor.matrix().1 * tensor.dtype.bits() / 8;
+        let row = tensor.matrix().1 * tensor.dtype.block().1;
         let start = tensor.span.start + self.first_row * row;
         start..start + self.rows * row
     }

@@ -158,7 +158,7 @@ impl Marker<'_> {
     fn mark_block(&self, block: &Block, file: &AtomicFile) -> Result<Distortion> {
         const PIECE: usize = 64 << 10; // bytes written at a time
         let tensor = &self.original.carrier(block).tensor;
-        let (dtype, size) = (tensor.dtype, (tensor.dtype.bits() / 8) as usize);
+        let (dtype, size) = (tensor.dtype, tensor.dtype.block().1 as usize);
         let strength = self.original.parameters.strength;
         let weights = self.original.read(block)?;
         let chips = self.original.chips(&self.mark, block);

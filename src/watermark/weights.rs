@@ -68,7 +68,7 @@ impl Weights {
         const PIECE: usize = 8192; // weights read at a time, so that their bytes stay in cache
         let columns = tensor.matrix().1 as usize;
         let mut values = Buffer::of(columns * block.rows() as usize);
-        let width = (tensor.dtype.bits() / 8) as usize;
+        let width = tensor.dtype.block().1 as usize;
         let mut bytes = vec![0; PIECE.min(values.len()) * width];
         let mut at = block.span(tensor).start;
         for piece in values.chunks_mut(PIECE) {
