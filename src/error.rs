@@ -128,9 +128,19 @@ impl EncryptionError {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[allow(clippy::exhaustive_enums)]
 pub enum FormatError {
+    /// The zip archive is not one that every reader would read alike.
+    #[error("not a strict zip archive: {0}")]
+    Archive(String),
     /// The same name occurs twice.
     #[error("duplicate name {0:?}")]
     Duplicate(String),
+    /// The file holds code, or what is not provably plain data.
+    #[error("not plain data: {0}")]
+    Executable(String),
+    /// Weights in another file that is not there, too short, or not one to be read.
+    #[error("tensor {tensor:?}: its data in {path:?} {problem}")]
+    #[allow(missing_docs)]
+    External { tensor: String, path: String, problem: &'static str },
     /// The header is larger than the format or this reader allows.
     #[error("header of {size} bytes is over the limit of {limit}")]
     #[allow(missing_docs)]
@@ -141,7 +151,7 @@ pub enum FormatError {
     /// The shard index names a file or tensor that is not there, or leaves one out.
     #[error("shard index: {0}")]
     ShardIndex(String),
-    /// Tensor data does not cover the file exactly: gaps, overlaps or spans beyond the end.
+    /// A tensor that cannot be: a bad name or shape; data that overlap, leave gaps or lie beyond the end of the file.
     #[error("tensor {tensor:?}: {problem}")]
     #[allow(missing_docs)]
     Span { tensor: String, problem: &'static str },
@@ -152,11 +162,35 @@ pub enum FormatError {
     #[error("{0} bytes after the last tensor")]
     TrailingBytes(u64),
     /// The file is in no format that this version reads.
-    #[error("not a model format that this version reads (safetensors)")]
+    #[error("not a model format that this version reads (safetensors, GGUF, ONNX, PyTorch, NumPy)")]
     Unknown,
     /// No such tensor.
     #[error("no tensor {0:?}")]
     UnknownTensor(String),
+    /// A variant of the format that is not read here, and what to do about it.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+}
+
+impl FormatError {
+    /// The cause as a stable word for machines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Archive(_) => "archive",
+            Self::Duplicate(_) => "duplicate",
+            Self::Executable(_) => "executable",
+            Self::External { .. } => "external",
+            Self::HeaderTooLarge { .. } => "header-too-large",
+            Self::MalformedHeader(_) => "malformed-header",
+            Self::ShardIndex(_) => "shard-index",
+            Self::Span { .. } => "span",
+            Self::Truncated(_) => "truncated",
+            Self::TrailingBytes(_) => "trailing-bytes",
+            Self::Unknown => "unknown",
+            Self::UnknownTensor(_) => "unknown-tensor",
+            Self::Unsupported(_) => "unsupported",
+        }
+    }
 }
 
 /// Why a key was refused.
@@ -290,6 +324,9 @@ impl VerifyError {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(clippy::exhaustive_enums)]
 pub enum WatermarkError {
+    /// The weights are in a zip archive, whose checksums a mark would break.
+    #[error("weights in the zip archive {0:?} cannot be marked in place: convert the model to safetensors first")]
+    Archive(String),
     /// The same tensor name stands in two files of the model.
     #[error("tensor {0:?} stands in two files")]
     AmbiguousTensor(String),
@@ -384,12 +421,15 @@ macro_rules! cause {
 cause!(EncryptionError => Encryption, FormatError => Format, KeyError => Key, VerifyError => Verify, WatermarkError => Watermark);
 
 /// A name shown to people: control and direction-changing characters are escaped, so that a file name can
-/// neither move the cursor nor forge a line of output.
+/// neither move the cursor nor forge a line of output. What is longer than 4096 characters is cut.
 pub struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
+        for (i, c) in self.0.chars().enumerate() {
+            if i == 4096 {
+                return f.write_str("..");
+            }
             let hostile = c.is_control()
                 || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
             if hostile {

@@ -32,14 +32,14 @@ pub use tensor::Tensor;
 #[cfg(feature = "encryption")]
 use crate::encryption::DecryptedTree;
 use crate::error::{Cause, Error, FormatError, Result};
-use crate::format::{ModelIndex, SIGNATURE_FILE, signature_path};
+use crate::format::{self, ModelIndex, SIGNATURE_FILE, signature_path};
 use crate::io::tree::{self, Held, Tree};
-use crate::io::{Progress, ReadAt, ReadAtExt};
+use crate::io::{Memory, Progress, ReadAtExt};
 #[cfg(feature = "encryption")]
 use crate::keys::Identity;
 #[cfg(feature = "signing")]
 use crate::signing::{Bundle, Policy, Verified};
-use crate::tensor::TensorInfo;
+use crate::tensor::{Storage, TensorInfo};
 #[cfg(not(feature = "signing"))]
 use std::convert::Infallible as Verified; // nothing is ever verified
 
@@ -85,7 +85,7 @@ impl Model {
     /// Reads one tensor into new memory. An encrypted model decrypts just the chunks it lies in.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let (file, info) = self.find(name)?;
-        let bytes = self.tree.open(file)?.read_memory(info.span.clone())?;
+        let bytes = format::load(&*self.tree.open(file)?, info)?;
         Ok(Tensor::new(info.clone(), bytes))
     }
 
@@ -95,24 +95,32 @@ impl Model {
         if out.len() as u64 != info.size() {
             return Err(Error::ApiMisuse("the buffer is not of the size of the tensor"));
         }
-        self.tree.open(file)?.read_at(info.span.start, out)
+        format::load_into(&*self.tree.open(file)?, info, out)
     }
 
     /// Reads rows of one tensor: the part of its first dimension in `rows`.
     pub fn rows(&self, name: &str, rows: Range<u64>) -> Result<Tensor> {
         let (file, info) = self.find(name)?;
         let (count, columns) = info.matrix();
-        let fits = !info.shape.is_empty() && rows.start <= rows.end && rows.end <= count;
-        let Some(row) = info.dtype.size(columns).filter(|_| fits) else {
+        let row =
+            info.dtype.size(columns).filter(|_| !info.shape.is_empty() && rows.start <= rows.end && rows.end <= count);
+        let Some(row) = row else {
             return Err(Error::ApiMisuse("no such rows, or rows that do not end on bytes"));
         };
         let mut part = info.clone();
-        part.span = info.span.start + rows.start * row..info.span.start + rows.end * row;
         if let Some(first) = part.shape.first_mut() {
             *first = rows.end - rows.start;
         }
-        let bytes = self.tree.open(file)?.read_memory(part.span.clone())?;
-        Ok(Tensor::new(part, bytes))
+        let source = self.tree.open(file)?;
+        let inside = rows.start * row..rows.end * row;
+        if info.is_plain() {
+            part.span = info.span.start + inside.start..info.span.start + inside.end;
+            return Ok(Tensor::new(part.clone(), source.read_memory(part.span)?));
+        }
+        let whole = format::load(&*source, info)?;
+        let mut bytes = Memory::zeroed(inside.end - inside.start)?;
+        bytes.copy_from_slice(&whole[inside.start as usize..inside.end as usize]);
+        Ok(Tensor::new(part.stored(Storage::Plain), bytes))
     }
 
     /// The files of the model, tensors or not: configuration, tokenizer, decrypted if they were encrypted.
@@ -127,7 +135,9 @@ impl Model {
     }
 
     fn find(&self, name: &str) -> Result<(&str, &TensorInfo)> {
-        self.index.tensor(name).ok_or_else(|| FormatError::UnknownTensor(name.to_owned()).on(self.tree.name()))
+        let is_ambiguous = self.index.contains(name);
+        let problem = if is_ambiguous { FormatError::Duplicate } else { FormatError::UnknownTensor };
+        self.index.tensor(name).ok_or_else(|| problem(name.to_owned()).on(self.tree.name()))
     }
 }
 

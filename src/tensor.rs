@@ -187,6 +187,7 @@ pub struct Index {
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
+    notes: Vec<String>,
 }
 
 impl Index {
@@ -216,5 +217,30 @@ impl Index {
     /// Free-form metadata of the file.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// Calls the tensor `from` by another name, which no other one has.
+    pub(crate) fn rename(&mut self, from: &str, to: &str) {
+        if let Some(i) = self.by_name.remove(from) {
+            self.by_name.insert(to.to_owned(), i);
+            self.tensors[i].name = to.to_owned();
+        }
+    }
+
+    /// Keeps only the tensors that `keep` says.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&TensorInfo) -> bool) {
+        self.tensors.retain(keep);
+        self.by_name = self.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+    }
+
+    /// The same index, with something odd that people should know.
+    pub(crate) fn noted(mut self, notes: impl IntoIterator<Item = String>) -> Self {
+        self.notes.extend(notes);
+        self
+    }
+
+    /// What is odd in the file, though not wrong: a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 }

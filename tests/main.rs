@@ -5,16 +5,20 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod it {
+    mod attacks;
     mod bad_input;
     mod cli;
     mod encryption;
     mod exec;
     mod expectations;
     mod faults;
+    mod gguf;
     mod gguf_blocks;
     mod interop;
     mod memory;
     mod minilm;
+    mod onnx;
+    mod pytorch;
     mod recipients;
     mod rewrap;
     mod rooms;

@@ -11,15 +11,14 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use super::checked::{self, MAX_RANK};
 use crate::error::{Cause, Error, FormatError, Result};
-use crate::io::{ReadAt, ReadAtExt};
+use crate::io::ReadAt;
 use crate::json::{self, AtMost, Object, UniqueMap};
 use crate::tensor::{Dtype, Index, TensorInfo};
 
 /// Largest header accepted, as in the reference implementation.
 pub const MAX_HEADER: u64 = 100_000_000;
-/// Most dimensions accepted.
-const MAX_RANK: usize = 64;
 const METADATA: &str = "__metadata__";
 
 /// The types of the format.
@@ -47,16 +46,16 @@ pub fn read(source: &dyn ReadAt) -> Result<Index> {
     if data > size {
         return Err(fail(FormatError::Truncated("the file ends within the header")));
     }
-    let header = source.read_span(8..data)?;
+    let header = checked::text(source, 8..data)?;
     let entries = parse_header(&header).map_err(fail)?;
     index(entries, data, size).map_err(fail)
 }
 
 /// Whether a file of `size` bytes that starts with `head` can be a safetensors file.
-pub(super) fn looks_like(head: [u8; 9], size: u64) -> bool {
-    let [length @ .., brace] = head;
-    let length = u64::from_le_bytes(length);
-    brace == b'{' && (2..=MAX_HEADER).contains(&length) && 8 + length <= size
+pub(super) fn looks_like(head: &[u8], size: u64) -> bool {
+    let Some((length, [b'{', ..])) = head.split_first_chunk() else { return false };
+    let length = u64::from_le_bytes(*length);
+    (2..=MAX_HEADER).contains(&length) && 8 + length <= size
 }
 
 /// A tensor to be written: name, type, shape, and bytes in row-major order, little-endian.
@@ -180,21 +179,11 @@ fn index(header: RawHeader, data: u64, size: u64) -> Result<Index, FormatError> 
 
 fn tensor(name: String, raw: RawTensor, data: u64, size: u64) -> Result<TensorInfo, FormatError> {
     let fail = |problem| Err(FormatError::Span { tensor: name.clone(), problem });
-    if name.is_empty() || name.chars().any(char::is_control) {
-        return fail("its name is empty or holds control characters");
-    }
     let Some(dtype) = Dtype::from_name(&raw.dtype).filter(|dtype| DTYPES.contains(dtype)) else {
         return Err(FormatError::MalformedHeader(format!("tensor {name:?}: unknown type {:?}", raw.dtype)));
     };
     let AtMost(shape) = raw.shape;
-    let elements = shape.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim));
-    let Some(elements) = elements else {
-        return fail("its size overflows");
-    };
-    let Some(bytes) = dtype.size(elements) else {
-        let is_whole = elements.is_multiple_of(dtype.block().0);
-        return fail(if is_whole { "its size overflows" } else { "its size is not a whole number of bytes" });
-    };
+    let bytes = checked::size(&name, dtype, &shape)?;
     let [start, end] = raw.data_offsets.0[..] else {
         return fail("it has not two offsets");
     };

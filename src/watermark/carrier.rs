@@ -61,7 +61,7 @@ impl Carrier {
         let weights = tensor.elements();
         let free = FREE.iter().any(|part| tensor.name.to_lowercase().contains(part));
         let fits = tensor.shape.len() >= 2 && weights >= MIN_WEIGHTS && columns <= MAX_COLUMNS;
-        let carries = fits && lanes::is_float(tensor.dtype) && !free;
+        let carries = fits && tensor.is_plain() && lanes::is_float(tensor.dtype) && !free;
         carries.then(|| Self { file: file.to_owned(), tensor: tensor.clone(), rows, columns })
     }
 

