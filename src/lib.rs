@@ -96,6 +96,7 @@ pub mod format;
 pub mod io;
 mod json;
 pub mod keys;
+pub mod matching;
 pub mod model;
 #[cfg(feature = "signing")]
 pub mod signing;

@@ -24,6 +24,7 @@ mod embed;
 mod fingerprint;
 mod keystream;
 pub mod statistics;
+mod suspect;
 mod weights;
 
 pub use detect::{CopyEvidence, Detector, Evidence};

@@ -15,6 +15,7 @@ mod it {
     mod gguf;
     mod gguf_blocks;
     mod interop;
+    mod matching;
     mod memory;
     mod minilm;
     mod onnx;

@@ -1,6 +1,6 @@
 //! What carries a mark: which tensors, cut into which blocks, under which parameters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -91,17 +91,27 @@ pub(super) struct Original {
     carriers: Vec<Carrier>,
     blocks: Vec<Block>,
     pub(super) parameters: Parameters,
+    /// A carrier that the model holds in another format, too.
+    pub(super) twin: Option<String>,
 }
 
 impl Original {
     /// Finds the carriers of a model; `strength` overrides the default.
     pub(super) fn new(tree: &dyn Tree, index: &ModelIndex, strength: Option<f64>) -> Result<Self> {
         let fail = |cause: WatermarkError| cause.on(tree.name());
-        if let Some(name) = index.ambiguous() {
-            return Err(fail(WatermarkError::AmbiguousTensor(name.to_owned())));
-        }
         let mut carriers: Vec<_> = index.tensors().filter_map(|(file, tensor)| Carrier::new(file, tensor)).collect();
         carriers.sort_by(|a, b| a.tensor.name.cmp(&b.tensor.name));
+        let mut twin = None;
+        for pair in carriers.windows(2).filter(|pair| pair[0].tensor.name == pair[1].tensor.name) {
+            let name = &pair[0].tensor.name;
+            if index.tensor(name).is_none() {
+                return Err(fail(WatermarkError::AmbiguousTensor(name.clone())));
+            }
+            twin = Some(name.clone());
+        }
+        carriers.retain(|carrier| index.tensor(&carrier.tensor.name).is_some_and(|(file, _)| file == carrier.file));
+        let mut spans = HashSet::new(); // tied weights carry one mark
+        carriers.retain(|carrier| spans.insert((carrier.file.clone(), carrier.tensor.span.clone())));
         if carriers.is_empty() {
             return Err(fail(WatermarkError::NoCarrier));
         }
@@ -119,7 +129,7 @@ impl Original {
                 Block { carrier: c, number, first_row, rows: carrier.rows_per_block().min(carrier.rows - first_row) }
             })
         });
-        Ok(Self { blocks: blocks.collect(), sources, carriers, parameters })
+        Ok(Self { blocks: blocks.collect(), sources, carriers, parameters, twin })
     }
 
     pub(super) fn carriers(&self) -> &[Carrier] {
@@ -147,7 +157,7 @@ impl Original {
     pub(super) fn read(&self, block: &Block) -> Result<Weights> {
         let carrier = self.carrier(block);
         let source = &self.sources[&carrier.file];
-        let weights = Weights::read(&**source, &carrier.tensor, block)?;
+        let weights = Weights::read(source, &carrier.tensor, block)?;
         if !weights.values.iter().copied().all(is_weight) {
             return Err(WatermarkError::NotFinite(carrier.tensor.name.clone()).on(source.name()));
         }
@@ -207,11 +217,15 @@ impl Original {
 }
 
 impl Block {
+    pub(super) fn first_row(&self) -> u64 {
+        self.first_row
+    }
+
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The bytes of this block in `tensor`, the carrier or one of the same shape.
+    /// The bytes of this block in `tensor`, its carrier.
     pub(super) fn span(&self, tensor: &TensorInfo) -> crate::tensor::Span {
         let row = tensor.matrix().1 * tensor.dtype.block().1;
         let start = tensor.span.start + self.first_row * row;
@@ -276,12 +290,6 @@ fn merkle_root(mut level: Vec<[u8; 32]>) -> [u8; 32] {
         level = level.chunks(2).map(pair).collect();
     }
     level.first().copied().unwrap_or_default()
-}
-
-/// The tensor of a suspect that stands for a carrier: the same name and shape, of a type that can be read.
-pub(super) fn counterpart<'a>(carrier: &Carrier, suspect: &'a ModelIndex) -> Option<(&'a str, &'a TensorInfo)> {
-    let (file, tensor) = suspect.tensor(&carrier.tensor.name)?;
-    (tensor.shape == carrier.tensor.shape && lanes::is_float(tensor.dtype)).then_some((file, tensor))
 }
 
 /// Whether storing in this type needs random words.

@@ -1,21 +1,21 @@
 //! Detection against the original: exact p-values for any suspect.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::carrier::{Block, Displacement, Original, copy_amplitude, counterpart};
+use super::carrier::{Block, Displacement, Original, copy_amplitude};
 use super::fingerprint::{CODE_LEN, Code};
 use super::keystream::{Key, Role};
 use super::statistics::log10_p;
+use super::suspect::Suspect;
 use super::weights::{Weights, is_weight};
-use crate::error::Result;
+use crate::error::{FormatError, Result};
 use crate::format::ModelIndex;
 use crate::io::progress::{Progress, step};
-use crate::io::{ReadAt, Tree, tree};
+use crate::io::{Tree, tree};
 use crate::keys::OwnerKey;
+use crate::matching::Side;
 
 /// Residuals beyond this many standard deviations are clipped.
 const CLIP: f64 = 4.0;
@@ -67,10 +67,14 @@ impl<'a> Detector<'a> {
     /// As [`examine`](Self::examine), for any tree, watched by `progress`.
     pub fn examine_tree(&self, suspect: &dyn Tree, progress: &dyn Progress) -> Result<Evidence> {
         let tree = tree::open(&self.original)?;
-        let original = Original::new(&*tree, &ModelIndex::read(&*tree)?, self.strength)?;
+        let index = ModelIndex::read(&*tree)?;
+        let original = Original::new(&*tree, &index, self.strength)?;
         let root = original.root(progress)?;
         let mark = original.mark_key(self.owner, &root, &self.beacon);
-        let sums = Scorer::new(&original, &mark, suspect)?.score(progress)?;
+        let suspect = Suspect::find(&original, Side::new(&*tree, &index), suspect)?;
+        let scorer = Scorer { original: &original, mark: &mark, suspect };
+        let sums = scorer.score(progress)?;
+        let unread = scorer.suspect.into_unread();
         let code = Code::new(&mark);
         let y = sums.copy.iter().map(|(s, v)| if *v > 0.0 { s / v.sqrt() } else { 0.0 }).collect();
         let traced = code.trace(y, &self.copies);
@@ -82,7 +86,7 @@ impl<'a> Detector<'a> {
             .collect();
         copies.sort_by(|a, b| a.log10_p.total_cmp(&b.log10_p));
         let z = if sums.variance > 0.0 { sums.signal / sums.variance.sqrt() } else { 0.0 };
-        Ok(Evidence { z, copies, tensors_matched: sums.tensors, tensors: original.carriers().len() })
+        Ok(Evidence { z, copies, tensors_matched: sums.tensors, tensors: original.carriers().len(), unread })
     }
 }
 
@@ -93,6 +97,7 @@ pub struct Evidence {
     copies: Vec<CopyEvidence>,
     tensors_matched: usize,
     tensors: usize,
+    unread: Vec<(String, FormatError)>,
 }
 
 /// How strongly a suspect points to one copy.
@@ -133,7 +138,7 @@ impl Evidence {
         &self.copies
     }
 
-    /// Tensors of the original found in the suspect, by name and shape.
+    /// Tensors of the original found in the suspect, by their content or their names, in whole or in part.
     pub fn tensors_matched(&self) -> usize {
         self.tensors_matched
     }
@@ -141,6 +146,12 @@ impl Evidence {
     /// Tensors of the original that carry the mark.
     pub fn tensors(&self) -> usize {
         self.tensors
+    }
+
+    /// Files of the suspect that may hold weights but were not looked at, each with the reason: that nothing was found
+    /// says nothing about them.
+    pub fn unread(&self) -> &[(String, FormatError)] {
+        &self.unread
     }
 }
 
@@ -163,31 +174,12 @@ struct BlockSums {
 struct Scorer<'a> {
     original: &'a Original,
     mark: &'a Key,
-    /// For each carrier its counterpart in the suspect.
-    suspects: Vec<Option<(Arc<dyn ReadAt>, crate::tensor::TensorInfo)>>,
+    suspect: Suspect,
 }
 
 impl<'a> Scorer<'a> {
-    fn new(original: &'a Original, mark: &'a Key, suspect: &dyn Tree) -> Result<Self> {
-        let index = ModelIndex::read(suspect)?;
-        let mut sources: HashMap<&str, Arc<dyn ReadAt>> = HashMap::new();
-        let mut suspects = Vec::with_capacity(original.carriers().len());
-        for carrier in original.carriers() {
-            suspects.push(match counterpart(carrier, &index) {
-                None => None,
-                Some((file, tensor)) => {
-                    if !sources.contains_key(file) {
-                        sources.insert(file, suspect.open(file)?);
-                    }
-                    sources.get(file).map(|source| (Arc::clone(source), tensor.clone()))
-                }
-            });
-        }
-        Ok(Self { original, mark, suspects })
-    }
-
     fn score(&self, progress: &dyn Progress) -> Result<Sums> {
-        let tensors = self.suspects.iter().flatten().count();
+        let tensors = self.suspect.carriers();
         let mut sums = Sums { signal: 0.0, variance: 0.0, copy: vec![(0.0, 0.0); CODE_LEN], tensors };
         progress.begin("detect", self.original.size());
         for wave in self.original.blocks().chunks(WAVE) {
@@ -209,9 +201,9 @@ impl<'a> Scorer<'a> {
     fn score_block(&self, block: &Block, progress: &dyn Progress) -> Result<BlockSums> {
         let span = block.span(&self.original.carrier(block).tensor);
         step(progress, span.end - span.start)?;
-        let Some((source, tensor)) = &self.suspects[block.carrier] else { return Ok(BlockSums::default()) };
+        let carrier = self.original.carrier(block);
+        let Some(mut suspect) = self.suspect.read(block, carrier)? else { return Ok(BlockSums::default()) };
         let weights = self.original.read(block)?;
-        let mut suspect = Weights::read(&**source, tensor, block)?;
         suspect.values.iter_mut().filter(|x| !is_weight(**x)).for_each(|x| *x = 0.0);
         let scales = weights.row_scales();
         let chips = self.original.chips(self.mark, block);

@@ -98,6 +98,13 @@ impl<'a> Watermark<'a> {
         }
         let index = ModelIndex::read(tree)?;
         let original = Original::new(tree, &index, self.strength)?;
+        if let Some(name) = &original.twin {
+            return Err(WatermarkError::AmbiguousTensor(name.clone()).on(tree.name())); // it would stay unmarked
+        }
+        let is_archive = |path: &str| index.file(path).is_some_and(|file| file.format.is_archive());
+        if let Some(carrier) = original.carriers().iter().find(|carrier| is_archive(&carrier.file)) {
+            return Err(WatermarkError::Archive(carrier.file.clone()).on(tree.name()));
+        }
         let root = original.root(progress)?;
         let mark = original.mark_key(self.owner, &root, &self.beacon);
         let word = self.copy.as_ref().map(|label| Code::new(&mark).word(label));

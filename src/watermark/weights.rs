@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use super::carrier::Block;
 use super::keystream::RUN;
 use crate::error::Result;
+use crate::format::Elements;
 use crate::io::ReadAt;
-use crate::tensor::{TensorInfo, lanes};
+use crate::tensor::TensorInfo;
 
 /// Whether a number can be a weight: finite, and so small that sums of squares stay finite.
 pub(super) fn is_weight(value: f64) -> bool {
@@ -63,21 +65,19 @@ impl DerefMut for Buffer {
 }
 
 impl Weights {
+    pub(super) fn zeroed(columns: usize, rows: usize) -> Self {
+        let mut values = Buffer::of(columns * rows);
+        values.fill(0.0);
+        Self { columns, values }
+    }
+
     /// Reads a block of `tensor`. Infinities and NaN are left as they are.
-    pub(super) fn read(source: &dyn ReadAt, tensor: &TensorInfo, block: &Block) -> Result<Self> {
-        const PIECE: usize = 8192; // weights read at a time, so that their bytes stay in cache
-        let columns = tensor.matrix().1 as usize;
-        let mut values = Buffer::of(columns * block.rows() as usize);
-        let width = tensor.dtype.block().1 as usize;
-        let mut bytes = vec![0; PIECE.min(values.len()) * width];
-        let mut at = block.span(tensor).start;
-        for piece in values.chunks_mut(PIECE) {
-            let bytes = &mut bytes[..piece.len() * width];
-            source.read_at(at, bytes)?;
-            lanes::load(tensor.dtype, bytes, piece);
-            at += bytes.len() as u64;
-        }
-        Ok(Self { columns, values })
+    pub(super) fn read(source: &Arc<dyn ReadAt>, tensor: &TensorInfo, block: &Block) -> Result<Self> {
+        let columns = tensor.matrix().1;
+        let (first, rows) = (block.first_row(), block.rows());
+        let mut values = Buffer::of((columns * rows) as usize);
+        Elements::open(Arc::clone(source), tensor)?.read(first * columns..(first + rows) * columns, &mut values)?;
+        Ok(Self { columns: columns as usize, values })
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = &[f64]> {

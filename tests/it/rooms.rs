@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Rooms and what each may import from the crate.
-const RULES: [(&str, &[&str]); 11] = [
+const RULES: [(&str, &[&str]); 12] = [
     ("error", &["io"]), // only in a link of its documentation
     ("tensor", &[]),
     ("json", &[]),
@@ -14,7 +14,8 @@ const RULES: [(&str, &[&str]); 11] = [
     ("keys", &["crypto", "error", "io", "json"]),
     ("encryption", &["crypto", "error", "io", "json", "keys", "tensor"]),
     ("signing", &["crypto", "error", "format", "io", "json", "keys"]),
-    ("watermark", &["crypto", "error", "format", "io", "keys", "tensor"]),
+    ("watermark", &["crypto", "error", "format", "io", "keys", "matching", "tensor"]),
+    ("matching", &["error", "format", "io", "tensor"]),
     ("model", &["crypto", "encryption", "error", "format", "io", "keys", "signing", "tensor", "watermark"]),
 ];
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
+use weightmark::Model;
+use weightmark::error::{Error, FormatError, WatermarkError};
 use weightmark::format::safetensors::{TensorData, read, to_bytes};
 use weightmark::io::{ReadAtExt, SliceAt};
 use weightmark::keys::OwnerKey;
 use weightmark::tensor::Dtype;
 use weightmark::watermark::{Detector, Evidence, Watermark};
-use weightmark::{Error, Model, error::WatermarkError};
 
-use super::support::{Home, Random, encode, safetensors, vector};
+use super::support::{Home, Random, encode, python, safetensors, vector, weightmark};
 
 const WEIGHTS: usize = 600_000;
 
@@ -252,4 +253,101 @@ fn sharded_directories_stay_sharded_directories() {
     home.write("whole.safetensors", &whole);
     let evidence = Detector::new(&owner, home.path("whole.safetensors")).examine(home.path("marked")).unwrap();
     assert!(evidence.is_detected());
+}
+
+/// Writes F32 matrices as a safetensors file.
+fn write(home: &Home, name: &str, matrices: &[(&str, &[u64], Vec<f32>)]) {
+    let data: Vec<Vec<u8>> =
+        matrices.iter().map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
+    let tensors: Vec<_> = matrices
+        .iter()
+        .zip(&data)
+        .map(|((name, shape, _), bytes)| TensorData { name, dtype: Dtype::F32, shape, bytes })
+        .collect();
+    home.write(name, to_bytes(&tensors, &BTreeMap::new()).unwrap());
+}
+
+fn noise(seed: u64, len: usize) -> Vec<f32> {
+    let mut random = Random(seed);
+    (0..len).map(|_| random.normal() as f32).collect()
+}
+
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..values.len()).map(|i| values[i % (values.len() / columns) * columns + i / (values.len() / columns)]).collect()
+}
+
+#[test]
+fn the_mark_is_found_through_transposed_split_and_fused_tensors() {
+    let owner = OwnerKey::generate("Acme Ltd").unwrap();
+    let home = Home::new();
+    let columns = 256;
+    write(&home, "original", &[("c_attn", &[256, 768], noise(1, 256 * 768)), ("up", &[512, 256], noise(2, 512 * 256))]);
+    Watermark::new(&owner).embed(home.path("original"), home.path("marked")).unwrap();
+    let model = Model::options().open(home.path("marked")).unwrap();
+    let values = |name: &str| model.tensor(name).unwrap().to_f32().unwrap();
+    let turned = transposed(&values("c_attn"), 768); // [768, 256]
+    let part = |i: usize| turned[i * 256 * columns..(i + 1) * 256 * columns].to_vec();
+    let whole = Detector::new(&owner, home.path("original")).examine(home.path("marked")).unwrap();
+
+    // split into Q, K and V, each transposed; and the other matrix transposed
+    write(
+        &home,
+        "split",
+        &[
+            ("x.q", &[256, 256], part(0)),
+            ("x.k", &[256, 256], part(1)),
+            ("x.v", &[256, 256], part(2)),
+            ("x.up", &[256, 512], transposed(&values("up"), 256)),
+        ],
+    );
+    // fused with something else
+    let fused = [noise(3, 100 * 256), values("up")].concat();
+    write(&home, "fused", &[("y.a", &[768, 256], turned), ("y.b", &[612, 256], fused)]);
+    for suspect in ["split", "fused"] {
+        let evidence = Detector::new(&owner, home.path("original")).examine(home.path(suspect)).unwrap();
+        assert_eq!(evidence.tensors_matched(), 2, "{suspect}");
+        assert!((evidence.z() / whole.z() - 1.0).abs() < 1e-9, "{suspect}: {} {}", evidence.z(), whole.z());
+    }
+}
+
+#[test]
+fn a_column_of_more_weights_than_a_block_is_followed() {
+    let (home, owner) = (Home::new(), OwnerKey::generate("Acme Ltd").unwrap());
+    let rows = (1 << 20) + 4096;
+    let (wide, deep) = (noise(1, rows as usize), noise(2, 512 * 256));
+    write(&home, "original", &[("wide", &[rows, 1], wide), ("deep", &[1, 512, 256], deep)]);
+    Watermark::new(&owner).embed(home.path("original"), home.path("marked")).unwrap();
+    let evidence = Detector::new(&owner, home.path("original")).examine(home.path("marked")).unwrap();
+    assert_eq!(evidence.tensors_matched(), 2);
+    assert!(evidence.log10_p() < -50.0, "{}", evidence.log10_p());
+}
+
+#[test]
+fn weights_that_could_not_be_read_are_no_answer() {
+    let (home, owner) = marked(Dtype::F32);
+    owner.save(home.path("owner.key")).unwrap();
+    home.write("suspect/pytorch_model.bin", std::fs::read(vector("pytorch/legacy.pt")).unwrap());
+    let evidence = detector(&home, &owner).examine(home.path("suspect")).unwrap();
+    let [(path, FormatError::Unsupported(_))] = evidence.unread() else { panic!("{:?}", evidence.unread()) };
+    assert_eq!(path, "pytorch_model.bin");
+    let (original, key) = (home.at("original"), home.at("owner.key"));
+    weightmark(["detect", &home.at("suspect"), "--original", &original, "--owner-key", &key])
+        .fails(3, &["pytorch_model.bin", "before 1.6"]);
+}
+
+#[test]
+fn a_model_in_two_formats_is_examined_but_not_marked() {
+    let (home, owner) = marked(Dtype::F32);
+    std::fs::create_dir(home.path("both")).unwrap();
+    std::fs::copy(home.path("original"), home.path("both/model.safetensors")).unwrap();
+    let code = "import sys, numpy; from safetensors.numpy import load_file; \
+                numpy.savez(sys.argv[2], **load_file(sys.argv[1]))";
+    std::fs::copy(home.path("original"), home.path("a.safetensors")).unwrap();
+    python(["-c", code, &home.at("a.safetensors"), &home.at("both/weights.npz")]).ok();
+    let evidence = Detector::new(&owner, home.path("both")).examine(home.path("marked")).unwrap();
+    assert!(evidence.is_detected());
+    let refused = Watermark::new(&owner).embed(home.path("both"), home.path("new"));
+    assert!(matches!(refused, Err(Error::Watermark { cause: WatermarkError::AmbiguousTensor(_), .. })));
+    let refused = Watermark::new(&owner).embed(home.path("both/weights.npz"), home.path("new"));
+    assert!(matches!(refused, Err(Error::Watermark { cause: WatermarkError::Archive(_), .. })));
 }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weightmark::Error;
+use weightmark::error::Printable;
 use weightmark::io::{FileAt, ReadAtExt};
 use weightmark::keys::OwnerKey;
 use weightmark::watermark::{Detector, Evidence};
@@ -34,8 +35,15 @@ pub(crate) fn run(args: &Detect, json: bool, bars: &Bars) -> Outcome {
     let suspect = keys::open(&args.suspect, &args.opening)?;
     let evidence = detector.examine_tree(&*suspect, bars)?;
     let reported = report(&evidence, json);
-    // whether anyone reads it or not, the answer stays no
-    if evidence.is_detected() { reported } else { Err(Failure::No) }
+    // whether anyone reads it or not, the answer stays the same
+    match evidence.unread().first() {
+        _ if evidence.is_detected() => reported,
+        Some((path, cause)) if evidence.tensors_matched() == 0 => {
+            let name = if path.is_empty() { suspect.name().to_owned() } else { path.clone() };
+            Err(Error::Format { name, cause: cause.clone() }.into()) // no weights were seen: that is no answer
+        }
+        _ => Err(Failure::No),
+    }
 }
 
 fn report(evidence: &Evidence, json: bool) -> Outcome {
@@ -53,6 +61,10 @@ fn report(evidence: &Evidence, json: bool) -> Outcome {
         (None, Some(_)) => writeln!(text, "none of the {} copies listed stands out", evidence.copies().len()),
         (None, None) => Ok(()),
     };
+    for (path, cause) in evidence.unread() {
+        let _ = writeln!(text, "not looked at: {}: {}", Printable(path), Printable(&cause.to_string()));
+    }
+    let unread = evidence.unread().iter().map(|(path, cause)| json!({"path": path, "code": cause.word()}));
     let copy = evidence.copy().map(|copy| json!({"label": copy.label, "log10_p": copy.log10_p}));
     let object = json!({
         "detected": evidence.is_detected(),
@@ -61,6 +73,7 @@ fn report(evidence: &Evidence, json: bool) -> Outcome {
         "copy": copy,
         "tensors_matched": evidence.tensors_matched(),
         "tensors": evidence.tensors(),
+        "unread": unread.collect::<Value>(),
         "alignment": [],
     });
     print(json, "detect", object, &text)
