@@ -10,7 +10,7 @@ use weightmark::io::tree;
 use weightmark::keys::OwnerKey;
 use weightmark::watermark::{Detector, Watermark};
 
-use super::support::{Home, package, python, script};
+use super::support::{Home, package, python, script, weightmark};
 
 fn gguf(args: &[&str]) -> String {
     python([&[script("gguf_values.py").to_str().unwrap()], args].concat()).ok()
@@ -44,6 +44,8 @@ fn every_tensor_of_a_language_model_has_the_numbers_that_gguf_gives_it() {
     assert_eq!(names::reordered_heads(&file.index, "blk.0.attn_k.weight"), Some(3));
     let unknown = file.index.tensors().iter().filter(|info| names::original("llama", &info.name).is_none());
     assert_eq!(unknown.count(), 0);
+    let shown = weightmark(["inspect", path.to_str().unwrap()]).ok();
+    assert!(shown.contains("├─ blk.{0..29}\n") && shown.contains("49152 texts"), "{shown}");
 }
 
 #[test]

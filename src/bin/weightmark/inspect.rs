@@ -5,13 +5,21 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 use weightmark::encryption::{self, Inspection, KEYS_FILE};
 use weightmark::error::{FormatError, Printable, VerifyError};
-use weightmark::format::ModelIndex;
-use weightmark::io::{Tree, tree};
+use weightmark::format::{ModelFile, ModelIndex};
+use weightmark::io::{Entry, Tree, tree};
 use weightmark::signing::Policy;
+use weightmark::tensor::Storage;
 use weightmark::{Error, Result};
 
 use crate::cli::Inspect;
+use crate::outline;
 use crate::output::{Outcome, print, recipient, size};
+
+/// Entries of metadata, and characters of one, shown to people.
+const MAX_METADATA: usize = 32;
+const MAX_VALUE: usize = 72;
+/// Before what belongs to a file.
+const INDENT: &str = "            ";
 
 pub(crate) fn run(args: &Inspect, json: bool) -> Outcome {
     let tree = tree::open(&args.input)?;
@@ -62,24 +70,12 @@ fn report_plain(tree: &dyn Tree, json: bool) -> Outcome {
     let mut text = String::new();
     let mut files = Vec::new();
     for entry in tree.entries() {
-        let tensors = index.file(&entry.path);
-        line(&mut text, format_args!("{:>10}  {}", size(entry.size), Printable(&entry.path)));
-        let mut listed: Vec<Value> = Vec::new();
-        for tensor in tensors.iter().flat_map(|file| file.index.tensors()) {
-            let (dtype, shape) = (tensor.dtype.to_string(), &tensor.shape);
-            line(
-                &mut text,
-                format_args!("{:>10}    {dtype:<5} {shape:?}  {}", size(tensor.size()), Printable(&tensor.name)),
-            );
-            listed.push(json!({"name": tensor.name, "dtype": dtype, "shape": shape, "bytes": tensor.size()}));
+        let (found, refused) = (index.file(&entry.path), index.refusal(&entry.path));
+        if json {
+            files.push(object(entry, found, refused));
+        } else {
+            describe(&mut text, entry, found, refused);
         }
-        let mut file = json!({"path": entry.path, "bytes": entry.size});
-        if let (Some(found), Some(fields)) = (tensors, file.as_object_mut()) {
-            fields.insert("format".into(), json!(found.format.name()));
-            fields.insert("metadata".into(), json!(found.index.metadata()));
-            fields.insert("tensors".into(), json!(listed));
-        }
-        files.push(file);
     }
     let hint = match Policy::find(tree) {
         Ok(bundle) => Some(bundle.key_hint().unwrap_or_default().to_owned()),
@@ -90,6 +86,65 @@ fn report_plain(tree: &dyn Tree, json: bool) -> Outcome {
         line(&mut text, format_args!("signature: claims to be by key {} (not verified)", Printable(hint)));
     }
     print(json, "inspect", json!({"encrypted": false, "files": files, "signature": hint}), &text)
+}
+
+/// One file for people: what it is, its metadata and its tensors.
+fn describe(text: &mut String, entry: &Entry, found: Option<&ModelFile>, refused: Option<&FormatError>) {
+    line(text, format_args!("{:>10}  {}{}", size(entry.size), Printable(&entry.path), summary(found)));
+    if let Some(cause) = refused {
+        line(text, format_args!("{INDENT}left closed: {}", Printable(&cause.to_string())));
+    }
+    let Some(ModelFile { index, .. }) = found else { return };
+    for note in index.notes() {
+        line(text, format_args!("{INDENT}note: {}", Printable(note)));
+    }
+    let width = index.metadata().keys().take(MAX_METADATA).map(|key| key.chars().count()).max().unwrap_or(0).min(48);
+    for (key, value) in index.metadata().iter().take(MAX_METADATA) {
+        let shown: String = value.chars().take(MAX_VALUE).collect();
+        let more = if shown.len() < value.len() { ".." } else { "" };
+        let key = Printable(key).to_string();
+        line(text, format_args!("{INDENT}{key:width$}  {}{more}", Printable(&shown)));
+    }
+    if index.metadata().len() > MAX_METADATA {
+        line(text, format_args!("{INDENT}and {} more", index.metadata().len() - MAX_METADATA));
+    }
+    text.push_str(&outline::text(&outline::lines(index), INDENT));
+}
+
+/// What a file is, in a few words.
+fn summary(found: Option<&ModelFile>) -> String {
+    let Some(ModelFile { format, index, .. }) = found else { return String::new() };
+    let elements: u64 = index.tensors().iter().fold(0, |sum, tensor| sum.saturating_add(tensor.elements()));
+    let noun = if index.tensors().len() == 1 { "tensor" } else { "tensors" };
+    format!("  ({format}, {} {noun}, {elements} elements)", index.tensors().len())
+}
+
+/// One file for programs.
+fn object(entry: &Entry, found: Option<&ModelFile>, refused: Option<&FormatError>) -> Value {
+    let mut file = json!({"path": entry.path, "bytes": entry.size});
+    let Some(fields) = file.as_object_mut() else { return file };
+    if let Some(cause) = refused {
+        fields.insert("refused".into(), json!({"code": cause.word(), "message": cause.to_string()}));
+    }
+    if let Some(ModelFile { format, index, .. }) = found {
+        let tensors = index.tensors().iter().map(|tensor| {
+            let (dtype, shape, bytes) = (tensor.dtype.name(), &tensor.shape, tensor.size());
+            let storage = match &tensor.storage {
+                Storage::Plain => json!("plain"),
+                Storage::Strided(strides) => json!({"strides": strides}),
+                Storage::External(path) => json!({"external": path}),
+                Storage::Deflated { .. } => json!("deflated"),
+                _ => json!("varints"),
+            };
+            let span = [tensor.span.start, tensor.span.end];
+            json!({"name": tensor.name, "dtype": dtype, "shape": shape, "bytes": bytes, "span": span, "storage": storage})
+        });
+        fields.insert("format".into(), json!(format.name()));
+        fields.insert("metadata".into(), json!(index.metadata()));
+        fields.insert("notes".into(), json!(index.notes()));
+        fields.insert("tensors".into(), tensors.collect());
+    }
+    file
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {

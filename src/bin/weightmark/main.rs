@@ -13,6 +13,7 @@ mod exec;
 mod inspect;
 mod keygen;
 mod keys;
+mod outline;
 mod output;
 mod progress;
 mod protect;
