@@ -53,6 +53,7 @@ pub(crate) fn compare<'a>(
 }
 
 /// Runs a program to its end.
+#[allow(dead_code)] // not all benchmarks have programs among their contestants
 pub(crate) fn run(program: &str, args: &[&str]) -> Outcome {
     let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     if status.success() { Ok(()) } else { Err(format!("{program} failed").into()) }
