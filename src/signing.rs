@@ -20,12 +20,14 @@
 //! ```
 
 mod bundle;
+mod digest;
 mod manifest;
 mod policy;
 mod statement;
 
 pub use bundle::Bundle;
-pub use manifest::{Manifest, Resource};
+pub use digest::HashType;
+pub use manifest::{Hashing, Manifest, Resource};
 pub use policy::{Policy, Verified};
 
 pub use crate::format::{SIGNATURE_FILE, signature_path};

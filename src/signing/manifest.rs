@@ -1,51 +1,66 @@
-//! What is in a model: every file with its digest.
+//! What is in a model: every file, or every part of every file, with its digest.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
+use super::digest::HashType;
 use crate::crypto;
 use crate::error::{Cause, Error, Result, VerifyError};
 use crate::format::{ModelIndex, SIGNATURE_FILE};
-use crate::io::progress::{Progress, step};
+use crate::io::progress::Progress;
 use crate::io::tree::{self, is_canonical};
 use crate::io::{ReadAt, Tree};
 
 /// Left out of every manifest when they stand at the root of a model, as the reference tool does.
 const GIT_PATHS: [&str; 4] = [".git", ".gitattributes", ".github", ".gitignore"];
-/// Bytes hashed between two looks at the progress: an encrypted source decrypts this much in parallel.
-const STEP: usize = 4 << 20;
+/// Most parts of all files together: a statement names each.
+const MAX_PARTS: u64 = 200_000;
 
-/// The files of a model with their SHA-256 digests, and what was left out.
+/// How the files of a model are hashed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Hashing {
+    /// With which function.
+    pub hash: HashType,
+    /// In parts of this many bytes, each with a digest of its own, rather than whole: OMS calls them shards. A verifier
+    /// can then check a part of a file, and several threads one file.
+    pub shard_size: Option<u64>,
+}
+
+/// The files of a model with their digests, and what was left out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Manifest {
     pub(super) name: String,
+    pub(super) hashing: Hashing,
     pub(super) resources: Vec<Resource>,
     pub(super) ignore_paths: Vec<String>,
 }
 
-/// One file of a model.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+/// One file of a model, or a part of one.
+#[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Resource {
     /// Path relative to the model, `/`-separated; `.` for a model that is a single file.
     pub path: String,
-    /// SHA-256 of the file.
-    pub digest: [u8; 32],
+    /// The bytes of the part; `None` for a whole file.
+    pub shard: Option<Range<u64>>,
+    /// Digest of the file or part.
+    pub digest: Vec<u8>,
 }
 
 impl Manifest {
-    /// Hashes the model at `path`: a directory, or a single file.
+    /// Hashes the model at `path`, a directory or a single file, whole files with SHA-256.
     pub fn of(path: impl AsRef<Path>) -> Result<Self> {
-        Self::of_tree(&*tree::open(path)?, &[], &())
+        Self::of_tree(&*tree::open(path)?, Hashing::default(), &[], &())
     }
 
     /// Hashes the files of a tree, several at once, leaving out [`SIGNATURE_FILE`], the files that git keeps at a
     /// root, and the paths to `ignore` (with all that is beneath them). A model that the strict readers of
     /// [`format`](crate::format) refuse is not signed.
-    pub fn of_tree(tree: &dyn Tree, ignore: &[&str], progress: &dyn Progress) -> Result<Self> {
+    pub fn of_tree(tree: &dyn Tree, hashing: Hashing, ignore: &[&str], progress: &dyn Progress) -> Result<Self> {
         if !ignore.iter().all(|path| is_canonical(path)) {
             return Err(Error::ApiMisuse(
                 "a path to ignore is relative to the model, without '.', '..' and a '/' at its end",
@@ -61,21 +76,31 @@ impl Manifest {
         }
         let name = Path::new(tree.name()).canonicalize().ok();
         let name = name.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-        let paths: Vec<_> =
-            tree.entries().iter().filter(|e| !is_ignored(&e.path, &ignore_paths)).map(|e| e.path.as_str()).collect();
-        if paths.is_empty() {
+        let name = name.unwrap_or("model").to_owned();
+        let entries = tree.entries().iter().filter(|e| !is_ignored(&e.path, &ignore_paths));
+        let mut resources = Vec::new();
+        for entry in entries {
+            resources.append(&mut hashing.parts(&entry.path, entry.size).map_err(|cause| cause.on(tree.name()))?);
+        }
+        if resources.is_empty() {
             return Err(VerifyError::NoFiles.on(tree.name()));
         }
-        let mut resources = hash(tree, &paths, progress)?;
+        resources.sort_by_cached_key(Resource::name);
+        hash(tree, hashing.hash, &mut resources, progress)?;
         if tree.is_single_file() {
             resources.iter_mut().for_each(|resource| resource.path = ".".into());
         }
-        Ok(Self { name: name.unwrap_or("model").to_owned(), resources, ignore_paths })
+        Ok(Self { name, hashing, resources, ignore_paths })
     }
 
-    /// The files, ordered by the code points of their paths.
+    /// The files or parts, ordered by the code points of their names.
     pub fn resources(&self) -> &[Resource] {
         &self.resources
+    }
+
+    /// How many files there are; empty ones not counted where parts were hashed.
+    pub fn files(&self) -> usize {
+        self.resources.iter().map(|resource| resource.path.as_str()).collect::<BTreeSet<_>>().len()
     }
 
     /// Name of the model: the last component of its path when it was signed.
@@ -83,10 +108,41 @@ impl Manifest {
         &self.name
     }
 
-    /// The one digest that stands for the model: SHA-256 over the raw digests in listed order.
+    /// How the files were hashed.
+    pub fn hashing(&self) -> Hashing {
+        self.hashing
+    }
+
+    /// The one digest that stands for the model: SHA-256 over the raw digests in listed order, whatever made these.
     pub fn root_digest(&self) -> [u8; 32] {
         let digests: Vec<&[u8]> = self.resources.iter().map(|resource| resource.digest.as_slice()).collect();
         crypto::sha256(&digests)
+    }
+}
+
+impl Hashing {
+    /// The resources of a file, their digests to come. An empty file has no parts.
+    fn parts(self, path: &str, size: u64) -> Result<Vec<Resource>, VerifyError> {
+        let resource = |shard| Resource { path: path.to_owned(), shard, digest: Vec::new() };
+        let Some(shard_size) = self.shard_size else { return Ok(vec![resource(None)]) };
+        if shard_size == 0 || size.div_ceil(shard_size) > MAX_PARTS {
+            return Err(VerifyError::Unsupported(format!("more than {MAX_PARTS} shards: take larger ones")));
+        }
+        if path.contains(':') {
+            return Err(VerifyError::Unsupported(format!("shards of {path:?}, whose name holds a colon")));
+        }
+        let starts = (0..size.div_ceil(shard_size)).map(|i| i * shard_size);
+        Ok(starts.map(|start| resource(Some(start..size.min(start.saturating_add(shard_size))))).collect())
+    }
+}
+
+impl Resource {
+    /// The name in a statement: the path, and the bytes of a part.
+    pub(super) fn name(&self) -> String {
+        match &self.shard {
+            Some(shard) => format!("{}:{}:{}", self.path, shard.start, shard.end),
+            None => self.path.clone(),
+        }
     }
 }
 
@@ -95,28 +151,25 @@ pub(super) fn is_ignored(path: &str, ignored: &[String]) -> bool {
     ignored.iter().any(|i| path.strip_prefix(i.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-/// The digests of the files at `paths`, in the same order. Files are hashed in parallel, each through one handle.
-pub(super) fn hash(tree: &dyn Tree, paths: &[&str], progress: &dyn Progress) -> Result<Vec<Resource>> {
-    let wanted: HashSet<_> = paths.iter().copied().collect();
-    let sizes = tree.entries().iter().filter(|entry| wanted.contains(entry.path.as_str()));
-    progress.begin("hash", sizes.map(|entry| entry.size).sum());
-    let hash_one = |path: &&str| {
-        let digest = hash_source(&*tree.open(path)?, progress)?;
-        Ok(Resource { path: (*path).to_owned(), digest })
-    };
-    paths.par_iter().map(hash_one).collect()
-}
-
-fn hash_source(source: &dyn ReadAt, progress: &dyn Progress) -> Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    let mut buf = vec![0; STEP.min(usize::try_from(source.size()).unwrap_or(STEP))];
-    let mut offset = 0;
-    while offset < source.size() {
-        let len = (source.size() - offset).min(STEP as u64) as usize;
-        source.read_at(offset, &mut buf[..len])?;
-        hash.update(&buf[..len]);
-        step(progress, len as u64)?;
-        offset += len as u64;
+/// Hashes what the resources name, several at once, and sets their digests. All parts of a file are read through one
+/// handle, and must be all of it.
+pub(super) fn hash(tree: &dyn Tree, hash: HashType, resources: &mut [Resource], progress: &dyn Progress) -> Result<()> {
+    let mut files: BTreeMap<String, Vec<&mut Resource>> = BTreeMap::new();
+    for resource in resources {
+        files.entry(resource.path.clone()).or_default().push(resource);
     }
-    Ok(hash.finalize().into())
+    let sizes = tree.entries().iter().filter(|entry| files.contains_key(&entry.path));
+    progress.begin("hash", sizes.map(|entry| entry.size).sum());
+    files.into_par_iter().try_for_each(|(path, parts)| {
+        let source = tree.open(&path)?;
+        let end = parts.iter().filter_map(|part| part.shard.as_ref()).map(|shard| shard.end).max();
+        if end.is_some_and(|end| end != source.size()) {
+            return Err(VerifyError::DigestMismatch { path }.on(tree.name()));
+        }
+        parts.into_par_iter().try_for_each(|part| {
+            let range = part.shard.clone().unwrap_or(0..source.size());
+            part.digest = hash.of(&*source, range, progress)?;
+            Ok(())
+        })
+    })
 }

@@ -1,6 +1,6 @@
 //! Whose signature a model must carry, and the verifier that holds it to that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::bundle::Bundle;
@@ -77,16 +77,16 @@ impl Policy {
         let fail = |cause: VerifyError| cause.on(tree.name());
         let (signer, payload) = bundle.open(&self.keys).map_err(fail)?;
         let mut signed = statement::parse(&payload).map_err(fail)?;
-        if tree.is_single_file()
-            && let [resource] = signed.resources.as_mut_slice()
-            && let [entry] = tree.entries()
-        {
-            if resource.path != "." && resource.path != entry.path {
-                return Err(fail(VerifyError::MissingFile { path: resource.path.clone() }));
+        if let (true, [entry]) = (tree.is_single_file(), tree.entries()) {
+            for resource in &mut signed.resources {
+                if resource.path != "." && resource.path != entry.path {
+                    return Err(fail(VerifyError::MissingFile { path: resource.path.clone() }));
+                }
+                resource.path = entry.path.clone();
             }
-            resource.path = entry.path.clone();
         }
-        let there: BTreeSet<&str> = tree.entries().iter().map(|entry| entry.path.as_str()).collect();
+        let sizes: BTreeMap<&str, u64> = tree.entries().iter().map(|entry| (entry.path.as_str(), entry.size)).collect();
+        let there: BTreeSet<&str> = sizes.keys().copied().collect();
         let listed: BTreeSet<&str> = signed.resources.iter().map(|resource| resource.path.as_str()).collect();
         if let Some(path) = listed.difference(&there).next() {
             return Err(fail(VerifyError::MissingFile { path: (*path).into() }));
@@ -96,14 +96,16 @@ impl Policy {
             if Some(*path) == inside {
                 continue;
             }
-            if is_ignored(path, &signed.ignore_paths) || is_ignored(path, &self.ignore_paths) || self.ignore_unsigned {
-                ignored.push((*path).to_owned());
-            } else {
+            let has_no_shards = signed.hashing.shard_size.is_some() && sizes.get(path) == Some(&0);
+            let tolerated = [&signed.ignore_paths, &self.ignore_paths].iter().any(|paths| is_ignored(path, paths));
+            if !tolerated && !has_no_shards && !self.ignore_unsigned {
                 return Err(fail(VerifyError::ExtraFile { path: (*path).into() }));
             }
+            ignored.push((*path).to_owned());
         }
-        let paths: Vec<_> = signed.resources.iter().map(|resource| resource.path.as_str()).collect();
-        let hashed = hash(tree, &paths, progress)?;
+        let files = listed.len();
+        let mut hashed = signed.resources.clone();
+        hash(tree, signed.hashing.hash, &mut hashed, progress)?;
         for (found, expected) in hashed.iter().zip(&signed.resources) {
             if found.digest != expected.digest {
                 return Err(fail(VerifyError::DigestMismatch { path: found.path.clone() }));
@@ -111,7 +113,7 @@ impl Policy {
         }
         // a single file's signed name may be "." or its base name: the root digest is over digests alone
         let root_digest = crypto::hex(&signed.root_digest());
-        Ok(Verified { signer: signer.clone(), name: signed.name, root_digest, files: hashed.len(), ignored })
+        Ok(Verified { signer: signer.clone(), name: signed.name, root_digest, files, ignored })
     }
 }
 

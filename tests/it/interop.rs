@@ -38,6 +38,51 @@ fn the_reference_tool_verifies_what_we_sign_and_we_verify_what_it_signs() {
 }
 
 #[test]
+fn every_hash_and_method_both_ways() {
+    let home = Home::with_keys();
+    home.model("model", 50_000);
+    home.write("model/exact", vec![9; 3 << 14]);
+    home.write("model/one more", vec![9; (3 << 14) + 1]);
+    let (model, key, public) = (home.at("model"), home.at("release.pem"), home.at("release.pem.pub"));
+    let modes = script("oms_modes.py").to_str().unwrap().to_owned();
+    for (hash, shard) in [
+        ("sha256", None),
+        ("blake2b", None),
+        ("blake3", None),
+        ("sha256", Some("16384")),
+        ("blake2b", Some("16384")),
+        ("sha256", Some("1000000000")),
+    ] {
+        let name = format!("{hash}-{}", shard.unwrap_or("whole"));
+        let (ours, theirs) = (home.at(&format!("{name}.ours")), home.at(&format!("{name}.theirs")));
+        let mut sign = vec!["sign", &model, "--key", &key, "--signature", &ours, "--hash", hash];
+        sign.extend(shard.into_iter().flat_map(|size| ["--shard-size", size]));
+        weightmark(sign).ok();
+        python([&modes[..], "verify", &model, &ours, &public, hash].into_iter().chain(shard)).ok();
+        python([&modes[..], "sign", &model, &theirs, &key, hash].into_iter().chain(shard)).ok();
+        weightmark(["verify", &model, "--key", &public, "--signature", &theirs]).ok();
+        weightmark(["verify", &model, "--key", &public, "--signature", &ours]).ok();
+
+        let before = home.read("model/one more");
+        for changed in [[&before[..], b"x"].concat(), before[1..].to_vec(), [b"x", &before[1..]].concat()] {
+            home.write("model/one more", changed);
+            for signature in [&ours, &theirs] {
+                weightmark(["verify", &model, "--key", &public, "--signature", signature])
+                    .fails(1, &["digest mismatch", "one more"]);
+            }
+        }
+        home.write("model/one more", before);
+        home.write("model/extra", "");
+        let run = weightmark(["verify", &model, "--key", &public, "--signature", &ours]);
+        match shard {
+            Some(_) => assert!(run.ok().contains("extra"), "an empty file has no parts to be signed"),
+            None => run.fails(1, &["unsigned file", "extra"]),
+        }
+        std::fs::remove_file(home.path("model/extra")).unwrap();
+    }
+}
+
+#[test]
 fn single_files_too() {
     let home = Home::with_keys();
     home.model("model", 50_000);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use serde_json::json;
 use weightmark::error::VerifyError;
 use weightmark::keys::{Algorithm, SigningKey};
 use weightmark::signing::{Bundle, Manifest, Policy};
@@ -179,4 +180,45 @@ fn ed25519_signs_as_well() {
     let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
     key.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().write(home.path("model/model.sig")).unwrap();
     assert_eq!(Policy::require(key.verifying_key()).verify(home.path("model")).unwrap().signer(), &key.verifying_key());
+}
+
+#[test]
+fn signatures_from_before_v1_are_verified() {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use sha2::{Digest, Sha256};
+    let home = Home::new();
+    home.model("model", 5_000);
+    let digest = |path: &str| {
+        let bytes = home.read(&format!("model/{path}"));
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let subject = |path: &str| json!({"name": path, "digest": {"sha256": digest(path)}});
+    let subjects = ["config.json", "model.safetensors", "tokenizer/vocab.txt"].map(subject);
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": subjects,
+        "predicateType": "https://model_signing/Digests/v0.1",
+        "predicate": {"unused": "Unused, just passed due to API requirements"},
+    });
+    let (payload, kind) = (statement.to_string(), "application/vnd.in-toto+json");
+    let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+    let signature = key.sign_bytes(format!("DSSEv1 {} {kind} {} {payload}", kind.len(), payload.len()).as_bytes());
+    let raw = BASE64_STANDARD.encode(key.verifying_key().to_pem());
+    let bundle = json!({
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {"publicKey": {"rawBytes": raw, "keyDetails": "PKIX_ECDSA_P256_SHA_256"}},
+        "dsseEnvelope": {
+            "payload": BASE64_STANDARD.encode(payload),
+            "payloadType": kind,
+            "signatures": [{"sig": BASE64_STANDARD.encode(signature), "keyid": null}],
+        },
+    });
+    home.write("model/model.sig", bundle.to_string());
+    let verify = || Policy::require(key.verifying_key()).verify(home.path("model"));
+    assert_eq!(verify().unwrap().files(), 3);
+    home.write("model/new", "");
+    assert!(matches!(verify(), Err(Error::Verify { cause: VerifyError::ExtraFile { .. }, .. })));
+    std::fs::remove_file(home.path("model/new")).unwrap();
+    home.write("model/config.json", "{}");
+    assert!(matches!(verify(), Err(Error::Verify { cause: VerifyError::DigestMismatch { .. }, .. })));
 }

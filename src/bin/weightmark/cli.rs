@@ -241,6 +241,12 @@ pub(crate) struct Sign {
     /// Leave out this path of the model; the signature says so
     #[arg(long, value_name = "PATH")]
     pub(crate) ignore_paths: Vec<String>,
+    /// Hash function; the reference tool verifies all of them
+    #[arg(long, value_name = "NAME", default_value = "sha256", value_parser = ["sha256", "blake2b", "blake3"])]
+    pub(crate) hash: String,
+    /// Hash files in parts of so many bytes, each with a digest of its own
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) shard_size: Option<u64>,
 }
 
 #[derive(Args)]

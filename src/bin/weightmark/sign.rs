@@ -6,7 +6,7 @@ use serde_json::json;
 use weightmark::io::atomic::refuse_existing;
 use weightmark::io::tree;
 use weightmark::keys::SigningKey;
-use weightmark::signing::{Manifest, signature_path};
+use weightmark::signing::{HashType, Hashing, Manifest, signature_path};
 
 use crate::cli::Sign;
 use crate::output::{Failure, Outcome, print, shown};
@@ -27,9 +27,11 @@ pub(crate) fn run(args: &Sign, json: bool, bars: &Bars) -> Outcome {
         ignore.push(path);
     }
     ignore.extend(inside.as_deref());
-    let manifest = Manifest::of_tree(&*model, &ignore, bars)?;
+    let hash = HashType::from_name(&args.hash).unwrap_or_default(); // the names are checked as arguments
+    let hashing = Hashing { hash, shard_size: args.shard_size };
+    let manifest = Manifest::of_tree(&*model, hashing, &ignore, bars)?;
     key.sign(&manifest)?.write(&signature)?;
-    let (files, signer) = (manifest.resources().len(), key.verifying_key().id());
+    let (files, signer) = (manifest.files(), key.verifying_key().id());
     let place = signature.display().to_string();
     let text = format!("{}: {files} files signed by key {signer}\n", shown(&signature));
     print(json, "sign", json!({"signature": place, "files": files, "signer": {"key": signer}}), &text)
