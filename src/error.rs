@@ -201,6 +201,9 @@ pub enum KeyError {
     #[error("the passphrase takes {memory} KiB of memory, {passes} passes, {lanes} lanes: more than is accepted here")]
     #[allow(missing_docs)]
     ExcessiveWork { memory: u64, passes: u64, lanes: u64 },
+    /// The key is encrypted with a passphrase, and none was given.
+    #[error("protected by a passphrase, and none was given")]
+    Locked,
     /// The text is not a key of the kind wanted.
     #[error("not a {wanted}: {problem}")]
     #[allow(missing_docs)]
@@ -231,6 +234,7 @@ impl KeyError {
     pub fn word(&self) -> &'static str {
         match self {
             Self::ExcessiveWork { .. } => "excessive-work",
+            Self::Locked => "locked",
             Self::Malformed { .. } => "malformed",
             Self::NoMatch => "no-match",
             Self::ReadableByOthers { .. } => "readable-by-others",

@@ -7,7 +7,7 @@
 //! | | `X25519Identity` | `X25519Recipient` | bech32m, `wmidentity-x255191…` and `wmrecipient-x255191…` |
 //! | | `SymmetricKey` | | bech32m, `wmkey1…`, or 32 bytes |
 //! | | `Passphrase` | | |
-//! | signing | `SigningKey` | `VerifyingKey` | PEM, as OpenSSL writes it |
+//! | signing | `SigningKey` | `VerifyingKey` | PEM, as OpenSSL writes it; encrypted or not |
 //! | watermark | `OwnerKey` | `OwnerId` | bech32m, `wmowner1…` and `wmownerid1…` |
 //!
 //! Secrets are wiped from memory when dropped and have neither `Debug` nor `Clone`. Secret files are created for
@@ -25,6 +25,10 @@ pub mod owner;
 #[cfg(feature = "encryption")]
 pub mod passphrase;
 #[cfg(feature = "signing")]
+mod pem;
+#[cfg(feature = "signing")]
+mod signer;
+#[cfg(feature = "signing")]
 pub mod signing;
 #[cfg(feature = "encryption")]
 pub mod symmetric;
@@ -41,6 +45,8 @@ pub use hpke::{X25519Identity, X25519Recipient, XWingIdentity, XWingRecipient};
 pub use owner::{OwnerId, OwnerKey};
 #[cfg(feature = "encryption")]
 pub use passphrase::{Ceiling, Cost, Passphrase};
+#[cfg(feature = "signing")]
+pub use signer::Signer;
 #[cfg(feature = "signing")]
 pub use signing::{Algorithm, SigningKey, VerifyingKey};
 #[cfg(feature = "encryption")]

@@ -32,12 +32,18 @@ pub use policy::{Policy, Verified};
 
 pub use crate::format::{SIGNATURE_FILE, signature_path};
 
-use crate::error::{Cause, Result};
-use crate::keys::SigningKey;
+use crate::error::Result;
+use crate::keys::{Signer, SigningKey};
+
+/// Signs a manifest: an in-toto statement in a DSSE envelope in a sigstore bundle, as OMS describes. The signature is
+/// verified under the signer's key before it is returned.
+pub fn sign(manifest: &Manifest, signer: &dyn Signer) -> Result<Bundle> {
+    Bundle::seal(signer, &statement::to_json(manifest))
+}
 
 impl SigningKey {
-    /// Signs a manifest: an in-toto statement in a DSSE envelope in a sigstore bundle, as OMS describes.
+    /// Short for [`signing::sign`](sign) with this key.
     pub fn sign(&self, manifest: &Manifest) -> Result<Bundle> {
-        Bundle::seal(self, &statement::to_json(manifest)).map_err(|cause| cause.on(manifest.name()))
+        sign(manifest, self)
     }
 }

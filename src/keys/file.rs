@@ -59,6 +59,15 @@ pub fn read_secret_bytes(path: impl AsRef<Path>) -> Result<Zeroizing<Vec<u8>>> {
     read(&file)
 }
 
+/// Reads a passphrase file: all of it but one line break at its end. One that others may read is refused.
+pub fn read_passphrase(path: impl AsRef<Path>) -> Result<Zeroizing<String>> {
+    let mut text = read_secret(path)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let len = line.strip_suffix('\r').unwrap_or(line).len();
+    text.truncate(len);
+    Ok(text)
+}
+
 /// Reads a public key file.
 pub fn read_public(path: impl AsRef<Path>) -> Result<String> {
     Ok(text_of(&read_public_bytes(&path)?, path.as_ref())?.to_string())

@@ -79,9 +79,7 @@ impl Passphrase {
 
     /// Reads a passphrase file: all of it but one line break at its end. One that others may read is refused.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let text = file::read_secret(&path)?;
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        Self::named(line.strip_suffix('\r').unwrap_or(line), &path.as_ref().display().to_string())
+        Self::named(&file::read_passphrase(&path)?, &path.as_ref().display().to_string())
     }
 
     /// Sets what each guess costs, for what is encrypted from now on; within the [`ceiling`](Self::ceiling), and within

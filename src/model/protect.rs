@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::format::SIGNATURE_FILE;
 use crate::io::atomic::{private_dir, refuse_existing, refuse_inside};
 use crate::io::{Progress, tree};
-use crate::keys::{OwnerKey, Recipient, SigningKey};
-use crate::signing::{Hashing, Manifest};
+use crate::keys::{OwnerKey, Recipient, Signer};
+use crate::signing::{self, Hashing, Manifest};
 use crate::watermark::{Embedded, Watermark};
 
 /// Protects copies of a model: marks the weights, signs every file, encrypts all of it.
@@ -29,7 +29,7 @@ use crate::watermark::{Embedded, Watermark};
 /// ```
 pub struct Protector<'a> {
     watermark: Watermark<'a>,
-    signing_key: &'a SigningKey,
+    signer: &'a dyn Signer,
     encryptor: Encryptor,
 }
 
@@ -57,10 +57,10 @@ impl<'a> Protector<'a> {
     /// Marks for this owner, signs with this key, encrypts to these recipients.
     pub fn new<R: Recipient + 'static>(
         owner: &'a OwnerKey,
-        signing_key: &'a SigningKey,
+        signer: &'a dyn Signer,
         recipients: impl IntoIterator<Item = R>,
     ) -> Self {
-        Self { watermark: Watermark::new(owner), signing_key, encryptor: Encryptor::to(recipients) }
+        Self { watermark: Watermark::new(owner), signer, encryptor: Encryptor::to(recipients) }
     }
 
     /// Marks this copy under a label, so that it can be told from all others.
@@ -114,12 +114,12 @@ impl<'a> Protector<'a> {
         };
         let mark = self.watermark.embed_tree(&*source, &target, progress)?;
         let manifest = Manifest::of_tree(&*tree::open(&marked)?, Hashing::default(), &[], progress)?;
-        self.signing_key.sign(&manifest)?.write(marked.join(SIGNATURE_FILE))?;
+        signing::sign(&manifest, self.signer)?.write(marked.join(SIGNATURE_FILE))?;
         let envelope = self.encryptor.encrypt_with(&marked, output, progress)?;
         Ok(Protected {
             owner: self.watermark.owner().to_string(),
             mark,
-            signer: self.signing_key.verifying_key().id(),
+            signer: self.signer.verifying_key().id(),
             root_digest: crypto::hex(&manifest.root_digest()),
             files: manifest.resources().len(),
             context: envelope.context,

@@ -11,7 +11,7 @@ use crate::error::{Cause, Error, Result, VerifyError};
 use crate::io::atomic::{Access, AtomicFile};
 use crate::io::{FileAt, ReadAt, ReadAtExt};
 use crate::json::{self, AtMost, Object};
-use crate::keys::{SigningKey, VerifyingKey};
+use crate::keys::{Signer, VerifyingKey};
 
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -76,19 +76,23 @@ struct Signature {
 }
 
 impl Bundle {
-    /// Signs a payload.
-    pub(super) fn seal(key: &SigningKey, payload: &[u8]) -> Result<Self, VerifyError> {
-        let signature = key.sign_bytes(&pre_authentication_encoding(PAYLOAD_TYPE, payload));
+    /// Signs a payload. What the signer returns is not believed to be a signature either.
+    pub(super) fn seal(signer: &dyn Signer, payload: &[u8]) -> Result<Self> {
+        let (key, message) = (signer.verifying_key(), pre_authentication_encoding(PAYLOAD_TYPE, payload));
+        let signature = signer.sign(&message)?;
+        if !key.verify_bytes(&message, &signature) {
+            return Err(VerifyError::BadSignature.on(format!("signer of key {key}")));
+        }
         let bundle = json!({
             "mediaType": MEDIA_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": key.verifying_key().id()}, "tlogEntries": []},
+            "verificationMaterial": {"publicKey": {"hint": key.id()}, "tlogEntries": []},
             "dsseEnvelope": {
                 "payload": BASE64_STANDARD.encode(payload),
                 "payloadType": PAYLOAD_TYPE,
                 "signatures": [{"sig": BASE64_STANDARD.encode(signature), "keyid": ""}],
             },
         });
-        Self::parse(bundle.to_string().as_bytes())
+        Self::parse(bundle.to_string().as_bytes()).map_err(|cause| cause.on("signature"))
     }
 
     /// Reads a signature file.
@@ -172,7 +176,7 @@ fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::Algorithm;
+    use crate::keys::{Algorithm, SigningKey};
 
     #[test]
     fn pae_matches_the_dsse_specification() {
