@@ -262,7 +262,8 @@ fn flags_that_make_no_sense() {
     weightmark(["sign", &model, "--key", &key, "--ignore-paths", "tokenizer/"]).ok();
     weightmark(["verify", &model, "--key", &home.at("release.pem.pub")]).ok();
     weightmark(["sign", &model, "--key", &key]).fails(3, &["model.sig", "it exists already"]);
-    weightmark(["keygen", "identity", "-o", &home.at("k"), "--ed25519"]).fails(2, &["--ed25519 is for signing keys"]);
+    weightmark(["keygen", "identity", "-o", &home.at("k"), "--algorithm", "ed25519"])
+        .fails(2, &["--algorithm is for signing keys"]);
     weightmark(["keygen", "signing", "-o", &home.at("k"), "--name", "x"]).fails(2, &["--name is for owner keys"]);
     weightmark(["keygen", "owner", "-o", &home.at("k"), "--name", ""]).fails(2, &["needs a --name"]);
     let long = home.at(&"k".repeat(253)); // with .pub it is too long

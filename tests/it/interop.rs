@@ -83,6 +83,24 @@ fn every_hash_and_method_both_ways() {
 }
 
 #[test]
+fn on_every_curve_of_the_reference_tool() {
+    let home = Home::new();
+    home.model("model", 50_000);
+    let (model, ours, theirs) = (home.at("model"), home.at("ours.sig"), home.at("theirs.sig"));
+    let (key, public) = (home.at("key"), home.at("key.pub"));
+    for algorithm in ["p256", "p384", "p521"] {
+        weightmark(["keygen", "signing", "--algorithm", algorithm, "-o", &key]).ok();
+        weightmark(["sign", &model, "--key", &key, "--signature", &ours]).ok();
+        model_signing(&["verify", "key", &model, "--signature", &ours, "--public_key", &public]).ok();
+        model_signing(&["sign", "key", &model, "--signature", &theirs, "--private_key", &key]).ok();
+        weightmark(["verify", &model, "--key", &public, "--signature", &theirs]).ok();
+        for path in [&key, &public, &ours, &theirs] {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
 fn single_files_too() {
     let home = Home::with_keys();
     home.model("model", 50_000);

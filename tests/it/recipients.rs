@@ -15,7 +15,7 @@ use weightmark::keys::{
 };
 use weightmark::{Error, Model, Result};
 
-use super::support::{Home, Random, Run, python, script, weightmark};
+use super::support::{Home, Random, Run, on_terminal, python, script, secret, weightmark};
 
 const CHUNK: usize = 16 << 10;
 /// What a stream is worked on at a time.
@@ -57,10 +57,6 @@ fn kinds(home: &Home) -> Vec<Kind> {
             reader: format!("passphrase:{}", home.at("passphrase")),
         },
     ]
-}
-
-fn secret(home: &Home, name: &str, bytes: impl AsRef<[u8]>) {
-    fs::set_permissions(home.write(name, bytes), Permissions::from_mode(0o600)).unwrap();
 }
 
 fn bytes(len: usize, seed: u64) -> Vec<u8> {
@@ -189,61 +185,24 @@ fn secrets_of_recipients_are_guarded_like_identities() {
     assert!(!home.path("out").exists());
 }
 
-/// Runs a command on a terminal of its own and answers its prompts, each once nothing that is typed would show. Prints
-/// what the terminal showed, and ends with the command's status.
-const TERMINAL: &str = "
-import os, pty, sys, termios, time
-answers, command = sys.argv[1].split(','), sys.argv[2:]
-child, terminal = pty.fork()
-if child == 0:
-    os.execv(command[0], command)
-shown = b''
-def read():
-    global shown
-    try:
-        piece = os.read(terminal, 4096)
-    except OSError:
-        piece = b''
-    shown += piece
-    return piece
-for answer in answers:
-    start = len(shown)
-    while b': ' not in shown[start:] and read():
-        pass
-    while termios.tcgetattr(terminal)[3] & termios.ECHO:
-        time.sleep(0.01)
-    os.write(terminal, answer.encode() + b'\\n')
-while read():
-    pass
-sys.stdout.buffer.write(shown)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-";
-
 #[test]
 fn a_passphrase_is_asked_for_on_the_terminal_and_not_shown() {
     let home = Home::new();
     let data = home.write("data", "weights");
     let sealed = home.at("data.wmenc");
-    let on_terminal = |answers: &str, args: &[&str]| {
-        let run = python([&["-c", TERMINAL, answers, env!("CARGO_BIN_EXE_weightmark")], args].concat());
-        for answer in answers.split(',') {
-            assert!(!run.stdout.contains(answer), "shown: {}", run.stdout);
-        }
-        run
-    };
     let encrypt = ["encrypt", &data, "--passphrase", "-o", &sealed];
-    let differ = on_terminal("open sesame,open barley", &encrypt);
+    let differ = on_terminal("open sesame,open barley", encrypt);
     assert_eq!(differ.status, 2, "{}", differ.stdout);
     assert!(differ.stdout.contains("the two passphrases differ"), "{}", differ.stdout);
     assert!(!home.path("data.wmenc").exists());
-    let shown = on_terminal("open sesame,open sesame", &encrypt).ok();
+    let shown = on_terminal("open sesame,open sesame", encrypt).ok();
     assert!(shown.contains("passphrase: ") && shown.contains("again: "), "{shown}");
 
     let (out, decrypt) = (home.at("out"), ["decrypt", &sealed, "--passphrase", "-o"]);
-    let wrong = on_terminal("open barley", &[&decrypt[..], &[&out]].concat());
+    let wrong = on_terminal("open barley", [&decrypt[..], &[&out]].concat());
     assert_eq!(wrong.status, 4, "{}", wrong.stdout);
     assert!(wrong.stdout.contains("wrong passphrase"), "{}", wrong.stdout);
-    on_terminal("open sesame", &[&decrypt[..], &[&out]].concat()).ok();
+    on_terminal("open sesame", [&decrypt[..], &[&out]].concat()).ok();
     assert_eq!(home.read("out"), b"weights");
     // typed or from a file, it is the same
     secret(&home, "phrase", "open sesame\n");

@@ -1,14 +1,16 @@
 //! The verifier, against models that are not what was signed.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
-use weightmark::error::VerifyError;
-use weightmark::keys::{Algorithm, SigningKey};
-use weightmark::signing::{Bundle, Manifest, Policy};
+use weightmark::error::{KeyError, VerifyError};
+use weightmark::keys::{Algorithm, Signer, SigningKey, VerifyingKey};
+use weightmark::signing::{self, Bundle, Manifest, Policy};
 use weightmark::{Error, Model};
 
-use super::support::Home;
+use super::support::{Home, Run, on_terminal, secret, weightmark};
 
 fn signed() -> (Home, SigningKey) {
     let home = Home::new();
@@ -174,12 +176,103 @@ fn a_model_of_more_files_than_a_process_may_open_is_verified_and_opened() {
 }
 
 #[test]
-fn ed25519_signs_as_well() {
-    let home = Home::new();
+fn every_algorithm_signs() {
+    for algorithm in [Algorithm::EcdsaP256, Algorithm::EcdsaP384, Algorithm::EcdsaP521, Algorithm::Ed25519] {
+        let home = Home::new();
+        home.model("model", 50_000);
+        let key = SigningKey::generate(algorithm).unwrap();
+        let public = key.verifying_key();
+        key.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().write(home.path("model/model.sig")).unwrap();
+        assert_eq!(Policy::require(public.clone()).verify(home.path("model")).unwrap().signer(), &public);
+    }
+}
+
+/// A key service: says whose signatures it makes, and what it answers.
+struct Service<F>(VerifyingKey, F);
+
+impl<F: Fn(&[u8]) -> Result<Vec<u8>, Error> + Send + Sync> Signer for Service<F> {
+    fn verifying_key(&self) -> VerifyingKey {
+        self.0.clone()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        (self.1)(message)
+    }
+}
+
+#[test]
+fn what_a_signer_returns_is_verified_before_it_is_handed_on() {
+    let (home, key) = signed();
+    let manifest = Manifest::of(home.path("model/tokenizer")).unwrap();
+    let public = key.verifying_key();
+    signing::sign(&manifest, &Service(public.clone(), |message: &[u8]| Ok(key.sign_bytes(message)))).unwrap();
+    let other = SigningKey::generate(Algorithm::EcdsaP384).unwrap();
+    let foreign = Service(public.clone(), |message: &[u8]| Ok(other.sign_bytes(message)));
+    assert_eq!(cause(signing::sign(&manifest, &foreign)), VerifyError::BadSignature);
+    let wrong = Service(public.clone(), |_: &[u8]| Ok(key.sign_bytes(b"another message")));
+    assert_eq!(cause(signing::sign(&manifest, &wrong)), VerifyError::BadSignature);
+    let empty = Service(public.clone(), |_: &[u8]| Ok(Vec::new()));
+    assert_eq!(cause(signing::sign(&manifest, &empty)), VerifyError::BadSignature);
+    let gone = Service(public, |_: &[u8]| {
+        Err(Error::Key { name: "service".into(), cause: KeyError::Unavailable("it is down".into()) })
+    });
+    let refused = signing::sign(&manifest, &gone).unwrap_err();
+    assert!(matches!(refused, Error::Key { cause: KeyError::Unavailable(_), .. }), "{refused}");
+}
+
+#[test]
+fn an_encrypted_key_signs_with_its_passphrase() {
+    let home = Home::with_keys();
     home.model("model", 50_000);
-    let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
-    key.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().write(home.path("model/model.sig")).unwrap();
-    assert_eq!(Policy::require(key.verifying_key()).verify(home.path("model")).unwrap().signer(), &key.verifying_key());
+    let (model, locked, sig) = (home.at("model"), home.at("locked.pem"), home.at("model.sig"));
+    let release = home.at("release.pem");
+    let encrypt = ["pkcs8", "-topk8", "-scrypt", "-passout", "pass:open sesame", "-in", &release, "-out", &locked];
+    Run::of(Command::new("openssl").args(encrypt)).ok();
+    fs::set_permissions(&locked, Permissions::from_mode(0o600)).unwrap();
+    secret(&home, "phrase", "open sesame\n");
+    secret(&home, "wrong", "open barley\n");
+    let sign = ["sign", &model, "--key", &locked, "--signature", &sig];
+    let from_file = |phrase: &str| weightmark([&sign[..], &["--key-passphrase-file", &home.at(phrase)]].concat());
+    let verify = || {
+        weightmark(["verify", &model, "--key", &home.at("release.pem.pub"), "--signature", &sig]).ok();
+        fs::remove_file(&sig).unwrap();
+    };
+    from_file("phrase").ok();
+    verify();
+    from_file("wrong").fails(4, &["locked.pem", "wrong passphrase"]);
+    on_terminal("open sesame", sign).ok();
+    verify();
+    assert_eq!(on_terminal("open barley", sign).status, 4);
+    // without a terminal nobody can be asked
+    let mut alone = Command::new("setsid");
+    let run = Run::of(alone.args(["-w", env!("CARGO_BIN_EXE_weightmark")]).args(sign).stdin(Stdio::null()));
+    assert!(run.stderr.contains("--key-passphrase-file"), "{}", run.stderr);
+    run.fails(4, &["locked.pem", "protected by a passphrase, and none was given"]);
+    // a passphrase for a key that has none is a mistake
+    let plain = ["sign", &model, "--key", &release, "--key-passphrase-file", &home.at("phrase"), "--signature", &sig];
+    weightmark(plain).fails(4, &["release.pem", "not encrypted"]);
+    fs::set_permissions(home.path("phrase"), Permissions::from_mode(0o640)).unwrap();
+    from_file("phrase").fails(4, &["phrase", "readable by others"]);
+    assert!(!home.path("model.sig").exists());
+
+    fs::set_permissions(home.path("phrase"), Permissions::from_mode(0o600)).unwrap();
+    weightmark([
+        "protect",
+        &model,
+        "--owner-key",
+        &home.at("owner.key"),
+        "--signing-key",
+        &locked,
+        "--key-passphrase-file",
+        &home.at("phrase"),
+        "-r",
+        &home.at("id.key.pub"),
+        "-o",
+        &home.at("sealed"),
+    ])
+    .ok();
+    let key = home.at("release.pem.pub");
+    weightmark(["verify", &home.at("sealed"), "--key", &key, "-i", &home.at("id.key")]).ok();
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -22,6 +24,46 @@ pub(super) fn python<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
 
 fn interpreter() -> PathBuf {
     std::env::var_os("WEIGHTMARK_PYTHON").expect("run tests/run: it sets up Python and its packages").into()
+}
+
+/// Runs a command on a terminal of its own and answers its prompts, each once nothing that is typed would show. Prints
+/// what the terminal showed, and ends with the command's status.
+const TERMINAL: &str = "
+import os, pty, sys, termios, time
+answers, command = sys.argv[1].split(','), sys.argv[2:]
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(command[0], command)
+shown = b''
+def read():
+    global shown
+    try:
+        piece = os.read(terminal, 4096)
+    except OSError:
+        piece = b''
+    shown += piece
+    return piece
+for answer in answers:
+    start = len(shown)
+    while b': ' not in shown[start:] and read():
+        pass
+    while termios.tcgetattr(terminal)[3] & termios.ECHO:
+        time.sleep(0.01)
+    os.write(terminal, answer.encode() + b'\\n')
+while read():
+    pass
+sys.stdout.buffer.write(shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+";
+
+/// Runs the command line on a terminal of its own, where it is given these answers (separated by commas), none of which may
+/// be shown.
+pub(super) fn on_terminal<'a>(answers: &'a str, args: impl IntoIterator<Item = &'a str>) -> Run {
+    let run = python(["-c", TERMINAL, answers, env!("CARGO_BIN_EXE_weightmark")].into_iter().chain(args));
+    for answer in answers.split(',') {
+        assert!(!run.stdout.contains(answer), "shown: {}", run.stdout);
+    }
+    run
 }
 
 /// The path of a script in `tests/python`.
@@ -140,6 +182,11 @@ impl Home {
         self.write(&format!("{name}/tokenizer/vocab.txt"), "a\nb\n");
         self.write(&format!("{name}/model.safetensors"), safetensors(Dtype::F32, weights));
     }
+}
+
+/// Writes a file for its owner alone.
+pub(super) fn secret(home: &Home, name: &str, bytes: impl AsRef<[u8]>) {
+    std::fs::set_permissions(home.write(name, bytes), Permissions::from_mode(0o600)).expect("permissions");
 }
 
 /// A safetensors file with two matrices of normally distributed weights and a bias.

@@ -71,9 +71,9 @@ pub(crate) struct Keygen {
     /// Name of the owner, in marks and claims (for an owner key)
     #[arg(long, value_name = "NAME", required_if_eq("kind", "owner"))]
     pub(crate) name: Option<String>,
-    /// Make an Ed25519 signing key instead of P-256; other OMS tools do not verify it
-    #[arg(long)]
-    pub(crate) ed25519: bool,
+    /// Algorithm of a signing key [default: p256]
+    #[arg(long, value_name = "ALGORITHM")]
+    pub(crate) algorithm: Option<SigningAlgorithm>,
     /// Make an identity with a short recipient, on Curve25519 alone; not safe from quantum computers
     #[arg(long)]
     pub(crate) x25519: bool,
@@ -89,6 +89,18 @@ pub(crate) enum KeyKind {
     Owner,
     /// Encrypts and opens: 32 bytes that both sides share; no public half
     Symmetric,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum SigningAlgorithm {
+    /// ECDSA on P-256
+    P256,
+    /// ECDSA on P-384
+    P384,
+    /// ECDSA on P-521
+    P521,
+    /// Other OMS tools do not verify it
+    Ed25519,
 }
 
 #[derive(Args)]
@@ -232,9 +244,12 @@ pub(crate) struct Inspect {
 pub(crate) struct Sign {
     /// A model: a directory or one file
     pub(crate) model: PathBuf,
-    /// Signing key (PEM: PKCS#8 or SEC1)
+    /// Signing key (PEM: PKCS#8 or SEC1); the passphrase of an encrypted one is asked for
     #[arg(long, value_name = "PEM")]
     pub(crate) key: PathBuf,
+    /// Decrypt the signing key with the passphrase in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_passphrase_file: Option<PathBuf>,
     /// Where to write the signature [default: MODEL/model.sig, or FILE.sig]
     #[arg(long, value_name = "PATH")]
     pub(crate) signature: Option<PathBuf>,
@@ -322,9 +337,12 @@ pub(crate) struct Protect {
     /// The owner's secret key, to mark with
     #[arg(long, value_name = "FILE")]
     pub(crate) owner_key: PathBuf,
-    /// Signing key (PEM)
+    /// Signing key (PEM); the passphrase of an encrypted one is asked for
     #[arg(long, value_name = "PEM")]
     pub(crate) signing_key: PathBuf,
+    /// Decrypt the signing key with the passphrase in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_passphrase_file: Option<PathBuf>,
     /// Who may open it: a recipient (wmrecipient1…), or a file that holds one or a symmetric key
     #[arg(short, long = "recipient", value_name = "RECIPIENT|FILE", required = true)]
     pub(crate) recipients: Vec<String>,

@@ -4,13 +4,13 @@ use serde_json::json;
 use weightmark::keys::file::public_path;
 use weightmark::keys::{Algorithm, OwnerKey, SigningKey, SymmetricKey, X25519Identity, XWingIdentity};
 
-use crate::cli::{KeyKind, Keygen};
+use crate::cli::{KeyKind, Keygen, SigningAlgorithm};
 use crate::output::{Failure, Outcome, print, shown};
 
 pub(crate) fn run(args: &Keygen, json: bool) -> Outcome {
     let misplaced = match args.kind {
-        KeyKind::Identity | KeyKind::Owner | KeyKind::Symmetric if args.ed25519 => {
-            Some("--ed25519 is for signing keys")
+        KeyKind::Identity | KeyKind::Owner | KeyKind::Symmetric if args.algorithm.is_some() => {
+            Some("--algorithm is for signing keys")
         }
         KeyKind::Owner | KeyKind::Signing | KeyKind::Symmetric if args.x25519 => Some("--x25519 is for identities"),
         KeyKind::Identity | KeyKind::Signing | KeyKind::Symmetric => {
@@ -38,7 +38,12 @@ pub(crate) fn run(args: &Keygen, json: bool) -> Outcome {
             ("identity", identity.recipient().id())
         }
         KeyKind::Signing => {
-            let algorithm = if args.ed25519 { Algorithm::Ed25519 } else { Algorithm::EcdsaP256 };
+            let algorithm = match args.algorithm {
+                None | Some(SigningAlgorithm::P256) => Algorithm::EcdsaP256,
+                Some(SigningAlgorithm::P384) => Algorithm::EcdsaP384,
+                Some(SigningAlgorithm::P521) => Algorithm::EcdsaP521,
+                Some(SigningAlgorithm::Ed25519) => Algorithm::Ed25519,
+            };
             let key = SigningKey::generate(algorithm)?;
             key.save(&args.output)?;
             ("signing key", key.verifying_key().id())

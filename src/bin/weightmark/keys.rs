@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use weightmark::encryption::{Decryptor, Encryptor};
+use weightmark::error::KeyError;
 use weightmark::io::Tree;
-use weightmark::keys::{Identity, Passphrase, Recipient, VerifyingKey, load_identity, load_recipient};
+use weightmark::keys::{
+    Identity, Passphrase, Recipient, SigningKey, VerifyingKey, file, load_identity, load_recipient,
+};
 use weightmark::model::OpenOptions;
 use weightmark::signing::Policy;
 use weightmark::{Error, Model, Result};
 use zeroize::Zeroizing;
 
 use crate::cli::{Opening, Recipients};
-use crate::output::Failure;
+use crate::output::{Failure, shown};
 
 /// Encrypts to whom the user names.
 pub(crate) fn encryptor(args: &Recipients) -> Result<Encryptor, Failure> {
@@ -99,6 +102,22 @@ pub(crate) fn policy(paths: &[PathBuf]) -> Result<Option<Policy>> {
 /// The files of a model, decrypted as they are read if it is encrypted.
 pub(crate) fn open(path: &Path, args: &Opening) -> Result<Box<dyn Tree>> {
     options(args)?.tree(path)
+}
+
+/// The signing key of a file. If it is encrypted, its passphrase is in another file, or asked for.
+pub(crate) fn signing_key(path: &Path, passphrase: Option<&Path>) -> Result<SigningKey> {
+    if let Some(passphrase) = passphrase {
+        return SigningKey::load_encrypted(path, &file::read_passphrase(passphrase)?);
+    }
+    match SigningKey::load(path) {
+        Err(locked @ Error::Key { cause: KeyError::Locked, .. }) => {
+            let Ok(passphrase) = ask(&format!("passphrase of {}: ", shown(path))) else {
+                return Err(locked); // there is nobody to ask
+            };
+            SigningKey::load_encrypted(path, &passphrase)
+        }
+        loaded => loaded,
+    }
 }
 
 /// Asks on the terminal, without showing the answer.

@@ -114,6 +114,7 @@ fn hint(error: &Error) -> Option<&'static str> {
             "take what is open to you with --partial, or ask the publisher for the rest"
         }
         Error::Key { cause: KeyError::Wanted, .. } => "name your identity file with --identity",
+        Error::Key { cause: KeyError::Locked, .. } => "name a file that holds it with --key-passphrase-file",
         Error::Key { cause: KeyError::NoMatch, .. } => "ask the publisher to encrypt it to your recipient as well",
         Error::Verify { cause: VerifyError::ExtraFile { .. }, .. } => {
             "remove it, or tolerate it with --ignore-paths if you trust it"

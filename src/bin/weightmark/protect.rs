@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use weightmark::encryption::KEYS_FILE;
 use weightmark::io::atomic::{Access, AtomicFile, refuse_inside};
-use weightmark::keys::{OwnerKey, SigningKey};
+use weightmark::keys::OwnerKey;
 use weightmark::model::Protector;
 
 use crate::cli::Protect;
@@ -16,7 +16,7 @@ use crate::progress::Bars;
 
 pub(crate) fn run(args: &Protect, json: bool, bars: &Bars) -> Outcome {
     let owner = OwnerKey::load(&args.owner_key)?;
-    let key = SigningKey::load(&args.signing_key)?;
+    let key = keys::signing_key(&args.signing_key, args.key_passphrase_file.as_deref())?;
     let recipients = keys::recipients(&args.recipients)?;
     let mut protector = Protector::new(&owner, &key, recipients).context(&args.context).beacon(&args.marking.beacon);
     if let Some(label) = &args.copy {

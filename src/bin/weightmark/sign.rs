@@ -5,15 +5,15 @@ use std::path::Path;
 use serde_json::json;
 use weightmark::io::atomic::refuse_existing;
 use weightmark::io::tree;
-use weightmark::keys::SigningKey;
 use weightmark::signing::{HashType, Hashing, Manifest, signature_path};
 
 use crate::cli::Sign;
+use crate::keys;
 use crate::output::{Failure, Outcome, print, shown};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Sign, json: bool, bars: &Bars) -> Outcome {
-    let key = SigningKey::load(&args.key)?;
+    let key = keys::signing_key(&args.key, args.key_passphrase_file.as_deref())?;
     let signature = args.signature.clone().unwrap_or_else(|| signature_path(&args.model));
     refuse_existing(&signature)?;
     let inside = path_inside(&args.model, &signature);
