@@ -164,9 +164,9 @@ impl Bench {
         let mut is_early = true;
         for line in log.lines() {
             let (thread, rest) = line.split_once(' ').unwrap();
-            let Some((call, _)) = rest.trim_start().split_once('(').filter(|(call, _)| !call.contains([' ', '<']))
-            else {
-                continue; // the end of a call that was interrupted in the log, or of a thread
+            let is_name = |call: &str| call.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let Some((call, _)) = rest.trim_start().split_once('(').filter(|(call, _)| is_name(call)) else {
+                continue; // the end of a call that was interrupted in the log, or of a thread; one that strace did not see
             };
             is_early &= !line.contains(&home);
             let (early, all) = counts.entry((thread, call)).or_default();
