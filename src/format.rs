@@ -32,16 +32,35 @@ use crate::tensor::Index;
 
 /// The name of a signature inside of the model directory that it signs.
 pub const SIGNATURE_FILE: &str = "model.sig";
+/// The name of a release statement there: a second signature, about the model rather than its files.
+pub const RELEASE_FILE: &str = "model.release.sig";
+/// The name of the digests of ranges there, by which a part of a file can be verified.
+pub const OUTBOARD_FILE: &str = "model.outboard";
 
 /// Where the signature of the model at `model` lies unless somebody says otherwise: [`SIGNATURE_FILE`] in a directory,
 /// the path and `.sig` beside a file.
 pub fn signature_path(model: &Path) -> PathBuf {
+    companion(model, SIGNATURE_FILE)
+}
+
+/// Where its release statement lies: [`RELEASE_FILE`] in a directory, the path and `.release.sig` beside a file.
+pub fn release_path(model: &Path) -> PathBuf {
+    companion(model, RELEASE_FILE)
+}
+
+/// Where its outboard lies: [`OUTBOARD_FILE`] in a directory, the path and `.outboard` beside a file.
+pub fn outboard_path(model: &Path) -> PathBuf {
+    companion(model, OUTBOARD_FILE)
+}
+
+/// A file that goes with a model: `model.*` in a directory, the same ending after the name of a file.
+fn companion(model: &Path, name: &str) -> PathBuf {
     if model.is_dir() {
-        return model.join(SIGNATURE_FILE);
+        return model.join(name);
     }
-    let mut name = model.as_os_str().to_owned();
-    name.push(".sig");
-    name.into()
+    let mut path = model.as_os_str().to_owned();
+    path.push(name.trim_start_matches("model"));
+    path.into()
 }
 
 /// The formats that hold tensors, those first that are preferred where a model is there in several.
