@@ -6,7 +6,7 @@ import pickle
 import struct
 
 from archive import Member, archive
-from case import READS, Case
+from case import READS, Case, Sparse
 
 FORMAT, EXTENSION = "pytorch", ".pt"
 
@@ -409,9 +409,6 @@ FILES = [
     Case("bare-pickle-4.pkl", "the same in protocol 4", "executable", pickle.dumps({"a": 1}, protocol=4)),
     Case("bare-pickle-named.bin", "a pickle named like weights: scanners go by the name (CVE-2025-1889)", "executable",
          PROTO + call("posix", "system", ID) + STOP),
-    Case("legacy", "a file from before PyTorch 1.6: five pickles and the storages", "unsupported executable",
-         PROTO + b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." + PROTO + b"M\xe9\x03."
-         + state({"protocol_version": number(1001), "little_endian": b"\x88"}) + state({}) + PROTO + b"]."),
     Case("torchscript", "a model with code", "executable", file(state({}),
          more={"constants.pkl": PROTO + b")."} | {"code/__torch__.py": b"class A: pass\n"})),
     Case("torchscript-constants", "a model with a pickle of constants", "executable archive",
@@ -490,4 +487,96 @@ READ = [
     Case("no-tensors", "an empty dictionary", READS, file(state({}), {}), {}),
 ]
 
-CASES = READ + GLOBALS + OPCODES + STREAMS + TENSORS + FILES
+OLD_STORE = storage()[:-2] + b"NtQ"
+OLD_MAGIC = PROTO + b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19" + STOP
+OLD_VERSION = PROTO + number(1001) + STOP
+OLD_KEYS = PROTO + b"]" + text("0") + b"a" + STOP
+OLD_DATA = struct.pack("<q", 4) + WEIGHTS
+
+
+def dictionary(items: dict[str, bytes]) -> bytes:
+    """Push a dictionary."""
+    return b"}(" + b"".join(text(name) + value for name, value in items.items()) + b"u"
+
+
+MACHINE = {"protocol_version": number(1001), "little_endian": b"\x88",
+    "type_sizes": dictionary({"short": number(2), "int": number(4), "long": number(4)})}
+
+
+def old(
+    value: bytes = tensor(OLD_STORE),
+    *,
+    magic: bytes = OLD_MAGIC,
+    version: bytes = OLD_VERSION,
+    machine: dict[str, bytes] | bytes = MACHINE,
+    keys: bytes = OLD_KEYS,
+    data: bytes = OLD_DATA,
+) -> bytes:
+    """Write a file from before PyTorch 1.6: five pickles, and the storages."""
+    facts = machine if isinstance(machine, bytes) else PROTO + dictionary(machine) + STOP
+    return magic + version + facts + state({"a": value}) + keys + data
+
+
+def python_2(value: str) -> bytes:
+    """Push a text of Python 2."""
+    return b"U" + bytes([len(value)]) + value.encode("latin-1")
+
+
+RUN = PROTO + call("posix", "system", ID) + STOP
+
+OLD = [
+    Case("whole-old", "a file from before PyTorch 1.6", READS, old(), HELD),
+    Case("old-python-2", "the same of Python 2: its texts, its memo, and no hooks", READS,
+         old(tensor(b"(" + python_2("storage") + b"q\1" + FLOATS + python_2("0") + b"q\2" + python_2("cuda:0")
+                    + number(4) + b"NtQ", hooks=b"N")), HELD),
+    *[
+        Case(f"old-{name}", what, words, content)
+        for name, what, words, content in [
+            ("code", "code where a tensor belongs", CODE, old(call("posix", "system", ID))),
+            ("code-first", "code behind the magic number: the version is a pickle", CODE, old(version=RUN)),
+            ("code-facts", "code for the facts about the machine", CODE, old(machine=RUN)),
+            ("code-keys", "code for the keys of the storages", CODE, old(keys=RUN)),
+            ("code-behind", "a sixth pickle behind the keys", "trailing-bytes span truncated", old(data=RUN)),
+            ("code-storage", "a pickle behind the storages", "trailing-bytes", old(data=OLD_DATA + RUN)),
+            ("code-hooks", "a function for the hooks", ODD_CODE, old(tensor(OLD_STORE, hooks=load("os", "system")))),
+            ("module", "a class and its source", CODE,
+             old(tuple_(text("module"), load("__main__", "Net"), text("net.py"), text("class Net: pass")) + b"Q")),
+            ("magic-only", "the magic number and nothing else", "truncated", OLD_MAGIC),
+            ("magic-later", "the magic number behind another pickle", CODE, old(magic=PROTO + b"N." + OLD_MAGIC)),
+            ("version-0", "another version", "unsupported malformed-header",
+             old(version=PROTO + number(0) + STOP)),
+            ("version-true", "a truth value for the version", "malformed-header", old(version=PROTO + b"\x88.")),
+            ("big-endian", "the other byte order", "unsupported", old(machine=MACHINE | {"little_endian": b"\x89"})),
+            ("type-sizes", "a long of 8 bytes", "malformed-header unsupported",
+             old(machine=MACHINE | {"type_sizes": dictionary({"short": number(2), "int": number(4),
+                 "long": number(8)})})),
+            ("facts-more", "a fact more", "malformed-header", old(machine=MACHINE | {"x": b"N"})),
+            ("facts-twice", "a fact twice", "duplicate malformed-header",
+             old(machine=PROTO + dictionary(MACHINE)[:-1] + text("little_endian") + b"\x89u" + STOP)),
+            ("view", "a storage that is a view of another", "unsupported",
+             old(tensor(storage()[:-2] + tuple_(text("1"), number(0), number(4)) + b"tQ"))),
+            ("address-short", "an address as zip checkpoints have it", ODD_CODE, old(tensor())),
+            ("key-unknown", "a storage that no tensor names", "span archive malformed-header",
+             old(keys=PROTO + b"]" + text("1") + b"a" + STOP)),
+            ("key-missing", "a storage that is not listed: whatever is in memory", "span malformed-header",
+             old(keys=PROTO + b"]" + STOP, data=b"")),
+            ("key-twice", "a storage twice: the last one counts", "duplicate",
+             old(keys=PROTO + b"](" + text("0") + text("0") + b"e" + STOP, data=OLD_DATA * 2)),
+            ("count-less", "a storage of fewer elements", "span", old(data=struct.pack("<q", 3) + WEIGHTS)),
+            ("count-negative", "a storage of -1 elements", "span", old(data=struct.pack("<q", -1) + WEIGHTS)),
+            ("count-2-61", "a storage of 2^61 floats: 0 where it wraps", "span truncated",
+             old(tensor(storage(count=number(2**61))[:-2] + b"NtQ"), data=struct.pack("<q", 2**61) + WEIGHTS)),
+            ("data-short", "a byte less than the storages take", "truncated", old(data=OLD_DATA[:-1])),
+            ("sparse", "a hole of 1 GiB where the version belongs", "executable malformed-header",
+             Sparse(OLD_MAGIC + PROTO, 2**30)),
+            ("text-2-32", "a text of 4 GB in a hole of 1 GiB", "executable malformed-header truncated",
+             Sparse(OLD_MAGIC + OLD_VERSION + PROTO + b"X\xff\xff\xff\xff", 2**30)),
+            ("not-ascii", "a text of Python 2 in Latin-1, which readers decode as they please", "malformed-header",
+             old(dictionary({"x": b"N"})[:-1] + python_2("\xe4") + b"Nu")),
+        ]
+    ],
+    Case("old-tar", "the kind before PyTorch 0.1.2: a tar archive of pickles", "unsupported executable",
+         b"sys_info".ljust(257, b"\0") + b"ustar\0" + b"00".ljust(249, b"\0") + RUN.ljust(512, b"\0")),
+]
+
+CASES = READ + OLD + GLOBALS + OPCODES + STREAMS + TENSORS + FILES

@@ -77,7 +77,8 @@ pub enum Format {
     Npz,
     /// <https://onnx.ai/onnx/repo-docs/IR.html>
     Onnx,
-    /// A zip archive of a pickle and the storages it names, as `torch.save` writes it.
+    /// A zip archive of a pickle and the storages it names, as `torch.save` writes it; or both without an archive, as it
+    /// did before 1.6.
     Pytorch,
 }
 
@@ -94,7 +95,8 @@ impl Format {
         }
     }
 
-    /// Whether files of this format are zip archives, which hold a checksum of every part.
+    /// Whether files of this format are zip archives, which hold a checksum of every part. PyTorch's before 1.6 are not,
+    /// and count as such.
     pub fn is_archive(self) -> bool {
         matches!(self, Self::Npz | Self::Pytorch)
     }
@@ -129,14 +131,15 @@ impl fmt::Display for Format {
 ///
 /// What can only be a model of the format counts, well-formed or not: reading it then says what is wrong.
 pub fn detect(source: &dyn ReadAt) -> Result<Option<Format>> {
-    let mut head = [0; 32];
-    let head = &mut head[..source.size().min(32) as usize];
+    let mut head = [0; 512];
+    let head = &mut head[..source.size().min(512) as usize];
     source.read_at(0, head)?;
     Ok(match head {
         [b'G', b'G', b'U', b'F', ..] => Some(Format::Gguf),
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(Format::Npy),
         [b'P', b'K', 3, 4, ..] => zip::detect(source),
         [0x80, 2..=5, ..] => Some(Format::Pytorch), // a pickle
+        _ if pytorch::begins_tar(head) => Some(Format::Pytorch),
         _ if safetensors::looks_like(head, source.size()) => Some(Format::Safetensors),
         _ if onnx::looks_like(source) => Some(Format::Onnx),
         _ => None,

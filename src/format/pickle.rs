@@ -57,6 +57,7 @@ pub(crate) enum Value<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Global {
     OrderedDict,
+    RebuildTensorV1,
     RebuildTensor,
     RebuildTensorV3,
     RebuildParameter,
@@ -103,6 +104,24 @@ impl<'a> Pickle<'a> {
     /// Reads the pickle in a file of `size` bytes, if it is provably plain data; the cause says why not.
     pub(crate) fn read(bytes: &'a [u8], size: u64) -> Result<Self, FormatError> {
         opcodes::run(bytes, (FEW_VALUES + size / 16).min(MAX_VALUES) as usize)
+    }
+
+    /// Reads the first of several pickles in a file from before 1.6, likewise, and says how many bytes it takes.
+    pub(crate) fn read_first(bytes: &'a [u8], size: u64) -> Result<(Self, usize), FormatError> {
+        opcodes::run_first(bytes, (FEW_VALUES + size / 16).min(MAX_VALUES) as usize)
+    }
+
+    /// The value that the pickle stands for.
+    pub(crate) fn root(&self) -> Value<'a> {
+        self.root
+    }
+
+    /// The items of a tuple or list, the keys and values of a dict in turn; none of another value.
+    pub(crate) fn items(&self, value: Value<'a>) -> &[Value<'a>] {
+        match value {
+            Value::Tuple(at) | Value::List(at) | Value::Dict(at) | Value::Ordered(at) => &self.items[at],
+            _ => &[],
+        }
     }
 
     /// The storages named, in order.
@@ -309,7 +328,9 @@ mod tests {
             (b"Nq\0h\x01.", "malformed header: pickle: nothing under this number in the memo, at byte 5"),
             (b"\x8a\x09\0\0\0\0\0\0\0\0\0.", "malformed header: pickle: an integer of more than 64 bits, at byte 2"),
             (b"X\x01\0\0\0\xff.", "malformed header: pickle: a text that is not UTF-8, at byte 2"),
-            (b"X\xff\xff\xff\xffa", "truncated: the pickle ends early"),
+            (b"X\xff\xff\xff\xffa", "malformed header: pickle: a text of more than 1 MiB, at byte 2"),
+            (b"X\xff\0\0\0a", "truncated: the pickle ends early"),
+            (b"U\x01a.", "not plain data: opcode SHORT_BINSTRING at byte 2"),
             (b"cos\nsys", "truncated: the pickle ends early"),
             (b"]q\0h\0a.", "malformed header: a pickle nested too deeply, or without end"),
         ] {

@@ -1,4 +1,5 @@
-//! PyTorch checkpoints: zip archives of a pickle and the storages it names, as `torch.save` writes them since 1.6.
+//! PyTorch checkpoints: zip archives of a pickle and the storages it names, as `torch.save` writes them since 1.6, and
+//! what it wrote before: pickles and storages one after the other.
 //!
 //! Nothing is executed: the pickle must be provably plain data. Tensors are called by the keys of the
 //! dicts and the positions in the lists and tuples they lie in, joined by dots; one that lies in nothing is called
@@ -6,9 +7,13 @@
 //!
 //! Beyond what `torch.load(weights_only=True)` checks: the archive is strict, all of it is known, storages
 //! have exactly the size that the pickle says and one type each, tensors lie within them, and no element of a tensor
-//! lies upon another. Programs (TorchScript), files from before 1.6 and bare pickles are refused as what they are.
+//! lies upon another. Programs (TorchScript) and bare pickles are refused as what they are.
+
+mod legacy;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub(super) use legacy::begins_tar;
 
 use super::checked;
 use super::pickle::{self, Pickle, Value};
@@ -27,17 +32,17 @@ const MAX_WORD: u64 = 64;
 const MAX_METADATA: usize = 1024;
 const MAX_TEXT: usize = 1024;
 
-/// The number with which files from before 1.6 begin, pickled.
-const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e";
-
 /// Reads the index of a PyTorch checkpoint.
 pub fn read(source: &dyn ReadAt) -> Result<Index> {
     let fail = |cause: FormatError| cause.on(source.name());
-    let mut head = [0; LEGACY.len()];
-    let head = &mut head[..source.size().min(LEGACY.len() as u64) as usize];
+    let mut head = [0; 512];
+    let head = &mut head[..source.size().min(512) as usize];
     source.read_at(0, head)?;
-    if head == LEGACY {
-        let hint = "a PyTorch file from before 1.6: load it where that is safe, and save it again";
+    if legacy::begins(head) {
+        return legacy::read(source);
+    }
+    if legacy::begins_tar(head) {
+        let hint = "a PyTorch file of the kind before 0.1.2: load it where that is safe, and save it again";
         return Err(fail(FormatError::Unsupported(hint.into())));
     }
     if let [0x80, 2..=5, ..] = head {
@@ -66,7 +71,9 @@ pub fn read(source: &dyn ReadAt) -> Result<Index> {
     }
     let bytes = source.read_span(span)?;
     let pickle = Pickle::read(&bytes, source.size()).map_err(fail)?;
-    index(&archive, &pickle).map_err(fail)
+    archive.check_sizes(&pickle).map_err(fail)?;
+    let storages = archive.storages.iter().map(|(key, member)| (*key, member.span.clone())).collect();
+    index(&storages, &pickle).map_err(fail)
 }
 
 fn is_little(order: &[u8]) -> Result<(), FormatError> {
@@ -127,27 +134,51 @@ impl<'a> Archive<'a> {
         let pickle = pickle.ok_or_else(|| broken("no member data.pkl"))?;
         Ok(Self { pickle, words, storages })
     }
+
+    /// Checks that every storage of the pickle is there, has one type, and is as large as the pickle says.
+    fn check_sizes(&self, pickle: &Pickle<'_>) -> Result<(), FormatError> {
+        for (key, size) in sizes(pickle)? {
+            match self.storages.get(key) {
+                None => return Err(bad_storage(key, "the archive has no such storage")),
+                Some(member) if member.size != size => return Err(bad_storage(key, WRONG_SIZE)),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 fn program() -> FormatError {
     FormatError::Executable("a TorchScript program: save its state_dict instead".into())
 }
 
-fn index(archive: &Archive<'_>, pickle: &Pickle<'_>) -> Result<Index, FormatError> {
+/// The sizes in bytes of all storages that a pickle names, each of which must be given one type and size.
+fn sizes<'a>(pickle: &Pickle<'a>) -> Result<BTreeMap<&'a str, u64>, FormatError> {
+    let mut sizes = BTreeMap::new();
     let mut types = HashMap::new();
     for storage in pickle.storages() {
-        let fail = |problem| Err(FormatError::Span { tensor: format!("data/{}", storage.key), problem });
-        let Some(member) = archive.storages.get(storage.key) else {
-            return fail("the archive has no such storage");
-        };
+        let fail = |problem| Err(bad_storage(storage.key, problem));
         if *types.entry(storage.key).or_insert(storage.dtype) != storage.dtype {
             return fail("two types are given for this storage");
         }
-        let size = storage.dtype.unwrap_or(Dtype::U8).size(storage.elements);
-        if size != Some(member.size) {
-            return fail("this storage is not as large as the pickle says");
+        let Some(size) = storage.dtype.unwrap_or(Dtype::U8).size(storage.elements) else {
+            return fail(WRONG_SIZE);
+        };
+        if *sizes.entry(storage.key).or_insert(size) != size {
+            return fail(WRONG_SIZE);
         }
     }
+    Ok(sizes)
+}
+
+const WRONG_SIZE: &str = "this storage is not as large as the pickle says";
+
+fn bad_storage(key: &str, problem: &'static str) -> FormatError {
+    FormatError::Span { tensor: format!("data/{key}"), problem }
+}
+
+/// The tensors of a pickle whose storages lie at these places.
+fn index(storages: &HashMap<&str, Span>, pickle: &Pickle<'_>) -> Result<Index, FormatError> {
     let (mut tensors, mut metadata, mut left_out) = (Vec::new(), BTreeMap::new(), 0u64);
     let mut names = BTreeSet::new();
     let mut used = BTreeSet::new();
@@ -158,7 +189,7 @@ fn index(archive: &Archive<'_>, pickle: &Pickle<'_>) -> Result<Index, FormatErro
                 let tensor = pickle.tensor(number);
                 let key = pickle.storages()[tensor.storage].key;
                 used.insert(key);
-                tensors.push(place(name, tensor, &archive.storages[key].span)?);
+                tensors.push(place(name, tensor, &storages[key])?);
                 if !names.insert(name.to_owned()) {
                     return Err(FormatError::Duplicate(name.to_owned()));
                 }
@@ -187,7 +218,7 @@ fn index(archive: &Archive<'_>, pickle: &Pickle<'_>) -> Result<Index, FormatErro
     if let Some(name) = names.iter().find(|name| metadata.contains_key(*name)) {
         return Err(FormatError::Duplicate(name.clone()));
     }
-    let unused = archive.storages.keys().filter(|key| !used.contains(*key)).count() as u64;
+    let unused = storages.keys().filter(|key| !used.contains(*key)).count() as u64;
     let index = Index::new(tensors, metadata).map_err(FormatError::Duplicate)?;
     let notes = [
         note(sharing(index.tensors()), "tensor shares its bytes with others", "tensors share their bytes with others"),
@@ -343,7 +374,7 @@ mod tests {
         assert!(matches!(cause(&archive(&[("data.pkl", &good, false)])), FormatError::Archive(_)));
         assert!(matches!(cause(&archive(&[("a/data.pkl", &good, false)])), FormatError::Span { .. }));
         assert!(matches!(cause(&archive(&[("a/version", b"3", false)])), FormatError::Archive(_)));
-        assert!(unsupported(cause(LEGACY)) && executable(cause(b"\x80\x04N.")));
+        assert!(executable(cause(b"\x80\x04N.")));
         let unused = archive(&[
             ("a/data.pkl", &good, false),
             ("a/data/0", &[0; 4], false),

