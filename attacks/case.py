@@ -30,7 +30,8 @@ class Case(NamedTuple):
     `expect` is a word, or words separated by blanks where each of them is an honest answer.  What reads must hold
     exactly the tensors `holds`: by name (in a directory "path:name"), as "TYPE [shape] bytes in hexadecimal", the last
     left out where only the index counts, and `refused` where the elements must not load.  `refused` names the files of
-    a directory that are left closed, each with the word for it.
+    a directory that are left closed, each with the word for it.  `gate` is the word with which the gate refuses what
+    reads; what has none, and no file left closed, passes.
     """
 
     name: str
@@ -39,3 +40,4 @@ class Case(NamedTuple):
     content: Content
     holds: dict[str, str] | None = None
     refused: dict[str, str] | None = None
+    gate: str | None = None

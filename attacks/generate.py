@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import directories
+import gate
 import gguf
 import numpy_files
 import onnx
@@ -21,7 +22,7 @@ import safetensors
 import zip as archives
 from case import Case, Content, Link, Sparse
 
-MODULES = [safetensors, gguf, archives, pytorch, onnx, numpy_files, directories]
+MODULES = [safetensors, gguf, archives, pytorch, onnx, numpy_files, directories, gate]
 
 
 def write(path: Path, content: Content) -> None:
@@ -57,7 +58,7 @@ def ledger(out: Path) -> list[dict]:
             write(out / path, case.content)
             row = {"format": module.FORMAT, "case": case.name, "path": path, "what": case.what,
                 "expect": case.expect.split()}
-            extra = {"holds": case.holds, "refused": case.refused}
+            extra = {"holds": case.holds, "refused": case.refused, "gate": case.gate}
             rows.append(row | {key: value for key, value in extra.items() if value is not None})
     return rows
 
@@ -68,7 +69,8 @@ def tables() -> str:
     for module in MODULES:
         out += [f"### {module.FORMAT}: {len(module.CASES)}", "", "| case | what | answer |", "|---|---|---|"]
         for case in module.CASES:
-            out.append(f"| `{case.name}` | {case.what.replace('|', '&#124;')} | {' or '.join(case.expect.split())} |")
+            answer = " or ".join(case.expect.split()) + (f", gate: {case.gate}" if case.gate else "")
+            out.append(f"| `{case.name}` | {case.what.replace('|', '&#124;')} | {answer} |")
         out.append("")
     return "\n".join(out)
 

@@ -9,6 +9,7 @@ mod checked;
 mod cursor;
 pub mod directory;
 mod elements;
+mod gate;
 pub mod gguf;
 mod inflate;
 mod load;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 pub use directory::{ModelFile, ModelIndex};
 pub use elements::Elements;
+pub use gate::gate;
 pub use load::{load, load_into};
 
 use crate::error::{Cause, FormatError, Result};

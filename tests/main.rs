@@ -12,6 +12,7 @@ mod it {
     mod exec;
     mod expectations;
     mod faults;
+    mod gate;
     mod gguf;
     mod gguf_blocks;
     mod interop;

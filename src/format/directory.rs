@@ -207,9 +207,11 @@ fn is_left_closed(cause: &FormatError) -> bool {
 }
 
 /// Whether loaders take a file of this name for a pickle. Not all of them can be told by their content.
-fn is_named_pickle(path: &str) -> bool {
+pub(super) fn is_named_pickle(path: &str) -> bool {
+    const EXTENSIONS: [&str; 14] =
+        ["bin", "ckpt", "cloudpickle", "dill", "joblib", "p", "pck", "pckl", "pickle", "pk", "pkl", "pt", "pth", "sav"];
     let (_, extension) = path.rsplit_once('.').unwrap_or_default();
-    matches!(extension.to_ascii_lowercase().as_str(), "bin" | "ckpt" | "joblib" | "pickle" | "pkl" | "pt" | "pth")
+    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
 }
 
 /// The same files, with every tensor under the file that holds its bytes.

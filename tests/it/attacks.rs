@@ -189,7 +189,7 @@ fn every_attack_gets_the_answer_of_the_ledger_at_once_and_cheaply() {
 fn files_cut_anywhere_or_with_any_bit_flipped_are_refused_or_read_within_the_file() {
     let home = Home::new();
     let mut faults = Vec::new();
-    for row in ledger(&home).iter().filter(|row| row.format != "directories") {
+    for row in ledger(&home).iter().filter(|row| !["directories", "gate"].contains(&&*row.format)) {
         let path = home.path(&row.path);
         let (is_whole, size) = (row.case.starts_with("whole"), fs::metadata(&path).unwrap().len());
         if !is_whole && size > 4096 {
