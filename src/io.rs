@@ -12,7 +12,7 @@ pub mod progress;
 pub mod sealed;
 pub mod tree;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -52,6 +52,18 @@ pub trait ReadAt: Send + Sync {
             offset += buf.len() as u64;
         }
         Ok(())
+    }
+
+    /// Whether the bytes are still those that were there when the source was opened, as far as the system tells: of a
+    /// file by its size and its times, which what is written through a memory map reaches late. Bytes in memory are.
+    fn is_unchanged(&self) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// Whether every read proves what it hands out, whoever may overwrite what is beneath: so does the plaintext of an
+    /// encrypted file, against all who do not have its key. What was verified once through such a source stays verified.
+    fn is_authenticated(&self) -> bool {
+        false
     }
 }
 
@@ -101,6 +113,12 @@ macro_rules! delegate_read_at {
             fn read_vectored_at(&self, offset: u64, bufs: &mut [IoSliceMut<'_>]) -> Result<()> {
                 (**self).read_vectored_at(offset, bufs)
             }
+            fn is_unchanged(&self) -> Result<bool> {
+                (**self).is_unchanged()
+            }
+            fn is_authenticated(&self) -> bool {
+                (**self).is_authenticated()
+            }
         }
     )*};
 }
@@ -111,6 +129,8 @@ pub struct FileAt {
     file: File,
     name: String,
     size: u64,
+    /// Times of the last change of its bytes, and of anything about it, when it was opened.
+    times: [(i64, i64); 2],
 }
 
 impl FileAt {
@@ -133,7 +153,7 @@ impl FileAt {
                 std::io::Error::new(kind, if metadata.is_dir() { "is a directory" } else { "not a regular file" });
             return Err(Error::io("read", &name, problem));
         }
-        Ok(Self { file, name, size: metadata.len() })
+        Ok(Self { file, name, size: metadata.len(), times: times(&metadata) })
     }
 
     /// The permission bits of the open file.
@@ -171,6 +191,11 @@ impl ReadAt for FileAt {
             at += buf.len() as u64;
         }
         Ok(())
+    }
+
+    fn is_unchanged(&self) -> Result<bool> {
+        let now = self.file.metadata().map_err(|e| Error::io("read", &self.name, e))?;
+        Ok((now.len(), times(&now)) == (self.size, self.times))
     }
 }
 
@@ -256,6 +281,12 @@ pub(crate) fn check_bounds(source: &(impl ReadAt + ?Sized), offset: u64, len: us
     }
 }
 
+/// Whoever puts back the first, by `utimensat`, moves the second.
+fn times(metadata: &Metadata) -> [(i64, i64); 2] {
+    use std::os::unix::fs::MetadataExt;
+    [(metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec())]
+}
+
 fn beyond_end(name: &str) -> Error {
     Error::io("read", name, std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the file ends before"))
 }
@@ -276,5 +307,29 @@ mod tests {
         }
         assert!(source.read_span(2..4).is_err());
         assert!(source.read_span(0..u64::MAX).is_err());
+    }
+    #[test]
+    fn a_file_says_whether_it_changed() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("f");
+        for (i, change) in ["append", "truncate", "overwrite", "overwrite and put back the time"].iter().enumerate() {
+            std::fs::write(&path, b"abc").unwrap();
+            let source: Arc<dyn ReadAt> = Arc::new(FileAt::open(&path).unwrap());
+            let writer = File::options().write(true).open(&path).unwrap();
+            source.read_at(0, &mut [0; 3]).unwrap();
+            assert!(source.is_unchanged().unwrap() && !source.is_authenticated());
+            let then = writer.metadata().unwrap().modified().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20)); // times of older kernels are coarse
+            match i {
+                0 => writer.write_all_at(b"d", 3).unwrap(),
+                1 => writer.set_len(2).unwrap(),
+                _ => writer.write_all_at(b"xbc", 0).unwrap(),
+            }
+            if i == 3 {
+                writer.set_modified(then).unwrap();
+            }
+            assert!(!source.is_unchanged().unwrap(), "{change}");
+        }
+        assert!(SliceAt::new(b"abc").is_unchanged().unwrap());
     }
 }

@@ -160,6 +160,14 @@ impl<R: ReadAt> ReadAt for Reader<R> {
     fn name(&self) -> &str {
         self.source.name()
     }
+
+    fn is_unchanged(&self) -> Result<bool> {
+        self.source.is_unchanged()
+    }
+
+    fn is_authenticated(&self) -> bool {
+        true
+    }
 }
 
 pub(super) fn expect_context(expected: &str, found: &str, name: &str) -> Result<()> {

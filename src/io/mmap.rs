@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// use [`FileAt`].
 pub struct MmapAt {
     map: Mmap,
-    name: String,
+    file: FileAt,
 }
 
 impl MmapAt {
@@ -25,7 +25,7 @@ impl MmapAt {
         // SAFETY: the map is only ever copied from, through `ReadAt`; the documentation above names the one
         // obligation that stays with the caller, that nobody truncates the file.
         let map = unsafe { Mmap::map(&file.file) }.map_err(|e| Error::io("map", &file.name, e))?;
-        Ok(Self { map, name: file.name })
+        Ok(Self { map, file })
     }
 }
 
@@ -42,7 +42,11 @@ impl ReadAt for MmapAt {
     }
 
     fn name(&self) -> &str {
-        &self.name
+        self.file.name()
+    }
+
+    fn is_unchanged(&self) -> Result<bool> {
+        self.file.is_unchanged()
     }
 }
 
