@@ -21,14 +21,20 @@
 
 mod bundle;
 mod digest;
+mod groups;
 mod manifest;
+mod outboard;
 mod policy;
+mod ranges;
 mod statement;
+mod tree;
 
 pub use bundle::Bundle;
 pub use digest::HashType;
 pub use manifest::{Hashing, Manifest, Resource};
+pub use outboard::Outboard;
 pub use policy::{Policy, Verified};
+pub use tree::VerifiedTree;
 
 pub use crate::format::{SIGNATURE_FILE, signature_path};
 

@@ -1,12 +1,16 @@
 //! What is in a model: every file, or every part of every file, with its digest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::digest::HashType;
+use super::digest::{HashType, Scratch};
+use super::groups::Value;
+use super::outboard::Outboard;
 use crate::crypto;
 use crate::error::{Cause, Error, Result, VerifyError};
 use crate::format::{ModelIndex, SIGNATURE_FILE};
@@ -61,6 +65,35 @@ impl Manifest {
     /// root, and the paths to `ignore` (with all that is beneath them). A model that the strict readers of
     /// [`format`](crate::format) refuse is not signed.
     pub fn of_tree(tree: &dyn Tree, hashing: Hashing, ignore: &[&str], progress: &dyn Progress) -> Result<Self> {
+        let mut this = Self::listing(tree, hashing, ignore)?;
+        hash(tree, hashing.hash, &mut this.resources, progress)?;
+        Ok(this.on_its_own(tree))
+    }
+
+    /// As [`of_tree`](Self::of_tree), whole files with BLAKE3, and in the same pass the [`Outboard`] by which a verifier can
+    /// later check what it reads where it reads it.
+    pub fn with_outboard(tree: &dyn Tree, ignore: &[&str], progress: &dyn Progress) -> Result<(Self, Outboard)> {
+        let hashing = Hashing { hash: HashType::Blake3, shard_size: None };
+        let mut this = Self::listing(tree, hashing, ignore)?;
+        let files = this.resources.iter_mut().map(|resource| (resource.path.clone(), resource));
+        let values: Mutex<HashMap<_, Box<[Value]>>> = Mutex::default();
+        each_file(tree, files, progress, |path, parts, scratch| {
+            let source = tree.open(&path)?;
+            let (digest, of_file) = unless_changed(&*source, &path, tree.name(), || {
+                hashing.hash.of_with_groups(&*source, 0..source.size(), scratch, progress)
+            })?;
+            parts.into_iter().for_each(|part| part.digest.clone_from(&digest));
+            values.lock().unwrap_or_else(PoisonError::into_inner).insert(path, of_file);
+            Ok(())
+        })?;
+        let values = values.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let of_file = |path: &str| values.get(path).map(AsRef::as_ref).unwrap_or_default();
+        let outboard = Outboard::of(this.resources.iter().map(|file| (file.path.clone(), of_file(&file.path))));
+        Ok((this.on_its_own(tree), outboard))
+    }
+
+    /// The files or parts, their digests to come, called as the tree calls them.
+    fn listing(tree: &dyn Tree, hashing: Hashing, ignore: &[&str]) -> Result<Self> {
         if !ignore.iter().all(|path| is_canonical(path)) {
             return Err(Error::ApiMisuse(
                 "a path to ignore is relative to the model, without '.', '..' and a '/' at its end",
@@ -86,11 +119,30 @@ impl Manifest {
             return Err(VerifyError::NoFiles.on(tree.name()));
         }
         resources.sort_by_cached_key(Resource::name);
-        hash(tree, hashing.hash, &mut resources, progress)?;
-        if tree.is_single_file() {
-            resources.iter_mut().for_each(|resource| resource.path = ".".into());
-        }
         Ok(Self { name, hashing, resources, ignore_paths })
+    }
+
+    /// The same, a model that is a single file called `.`.
+    fn on_its_own(mut self, tree: &dyn Tree) -> Self {
+        if tree.is_single_file() {
+            self.resources.iter_mut().for_each(|resource| resource.path = ".".into());
+        }
+        self
+    }
+
+    /// The resources, called as `tree` calls them: a model that is a single file may have been signed as `.` or under its
+    /// name. Fails if it was signed as another.
+    pub(super) fn resources_in(&self, tree: &dyn Tree) -> Result<Vec<Resource>> {
+        let mut resources = self.resources.clone();
+        if let (true, [entry]) = (tree.is_single_file(), tree.entries()) {
+            for resource in &mut resources {
+                if resource.path != "." && resource.path != entry.path {
+                    return Err(VerifyError::MissingFile { path: resource.path.clone() }.on(tree.name()));
+                }
+                resource.path.clone_from(&entry.path);
+            }
+        }
+        Ok(resources)
     }
 
     /// The files or parts, ordered by the code points of their names.
@@ -152,24 +204,57 @@ pub(super) fn is_ignored(path: &str, ignored: &[String]) -> bool {
 }
 
 /// Hashes what the resources name, several at once, and sets their digests. All parts of a file are read through one
-/// handle, and must be all of it.
+/// handle, and must be all of it. A file that changes meanwhile is refused.
 pub(super) fn hash(tree: &dyn Tree, hash: HashType, resources: &mut [Resource], progress: &dyn Progress) -> Result<()> {
-    let mut files: BTreeMap<String, Vec<&mut Resource>> = BTreeMap::new();
-    for resource in resources {
-        files.entry(resource.path.clone()).or_default().push(resource);
-    }
-    let sizes = tree.entries().iter().filter(|entry| files.contains_key(&entry.path));
-    progress.begin("hash", sizes.map(|entry| entry.size).sum());
-    files.into_par_iter().try_for_each(|(path, parts)| {
+    let files = resources.iter_mut().map(|resource| (resource.path.clone(), resource));
+    each_file(tree, files, progress, |path, parts, scratch| {
         let source = tree.open(&path)?;
         let end = parts.iter().filter_map(|part| part.shard.as_ref()).map(|shard| shard.end).max();
         if end.is_some_and(|end| end != source.size()) {
             return Err(VerifyError::DigestMismatch { path }.on(tree.name()));
         }
-        parts.into_par_iter().try_for_each(|part| {
+        let set = |scratch: &mut Scratch, part: &mut Resource| {
             let range = part.shard.clone().unwrap_or(0..source.size());
-            part.digest = hash.of(&*source, range, progress)?;
+            part.digest = hash.of(&*source, range, scratch, progress)?;
             Ok(())
+        };
+        unless_changed(&*source, &path, tree.name(), || match <[_; 1]>::try_from(parts) {
+            Ok([part]) => set(scratch, part),
+            Err(parts) => parts.into_par_iter().try_for_each_init(Scratch::default, set),
         })
     })
+}
+
+/// Works on files, several at once and the largest first, each with what was given for its path.
+pub(super) fn each_file<T: Send>(
+    tree: &dyn Tree,
+    items: impl Iterator<Item = (String, T)>,
+    progress: &dyn Progress,
+    work: impl Fn(String, Vec<T>, &mut Scratch) -> Result<()> + Sync,
+) -> Result<()> {
+    let sizes: HashMap<&str, u64> = tree.entries().iter().map(|entry| (entry.path.as_str(), entry.size)).collect();
+    let mut files: BTreeMap<String, Vec<T>> = BTreeMap::new();
+    items.for_each(|(path, item)| files.entry(path).or_default().push(item));
+    let size = |path: &str| sizes.get(path).copied().unwrap_or(0);
+    progress.begin("hash", files.keys().map(|path| size(path)).sum());
+    let mut files: Vec<_> = files.into_iter().collect();
+    files.sort_by_key(|(path, _)| Reverse(size(path)));
+    // in this very order, one file at a time: what is left at the end is small
+    let files = files.into_iter().par_bridge();
+    files.try_for_each_init(Scratch::default, |scratch, (path, items)| work(path, items, scratch))
+}
+
+/// What `work` makes of a source, unless the source has changed since it was opened.
+pub(super) fn unless_changed<T>(
+    source: &dyn ReadAt,
+    path: &str,
+    name: &str,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    match work() {
+        Ok(_) | Err(Error::Io { .. } | Error::Verify { .. }) if !source.is_unchanged()? => {
+            Err(VerifyError::Changed { path: path.to_owned() }.on(name))
+        }
+        done => done,
+    }
 }
