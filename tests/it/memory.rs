@@ -4,12 +4,15 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weightmark::encryption::{Decryptor, Encryptor, Reader, inspect};
 use weightmark::error::{EncryptionError, Error, Result};
+use weightmark::io::tree::{SingleFile, Tree};
 use weightmark::io::{FileAt, MmapAt, ReadAt, ReadAtExt, SliceAt};
 use weightmark::keys::{Identity, XWingIdentity};
+use weightmark::signing::{Manifest, VerifiedTree};
 
 use super::support::{Home, Random, python};
 
@@ -110,6 +113,37 @@ fn reads_into_the_callers_buffer_allocate_nothing() {
             read.unwrap();
             assert_eq!(bytes, 0, "{len} bytes from {offset}");
             assert!(buf == &text[offset as usize..offset as usize + len], "{len} bytes from {offset}");
+        }
+    });
+}
+
+#[test]
+fn verified_reads_allocate_what_is_around_their_edges() {
+    const GROUP: usize = 64 << 10;
+    let text = noise(4, 4 << 20);
+    let tree = || Box::new(SingleFile::new("weights", Arc::new(SliceAt::new(text.clone()))));
+    let (manifest, outboard) = Manifest::with_outboard(&*tree(), &[], &()).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| {
+        let (lazy, kept) = allocated(|| VerifiedTree::lazy(tree(), &manifest, Some(outboard.source())).unwrap());
+        let (file, opened) = allocated(|| lazy.open("weights").unwrap());
+        let values = 32 * text.len() / GROUP;
+        assert!(kept - text.len() < 4096, "{kept} bytes to make the tree");
+        assert!(opened < values + GROUP + 4096, "{opened} bytes to open a file, of which {values} are values");
+        let mut buf = vec![0; 3 << 20];
+        for (offset, len, most) in [
+            (0, 3 << 20, 0),
+            (GROUP, GROUP, 0),
+            (5 * GROUP, 0, 0),
+            (5, 9, GROUP),
+            (GROUP + 1, 8 * GROUP, 2 * GROUP),
+            (1, 3 << 20, 2 * GROUP),
+        ] {
+            let buf = &mut buf[..len];
+            let (read, bytes) = allocated(|| file.read_at(offset as u64, buf));
+            read.unwrap();
+            assert!(bytes <= most, "{bytes} bytes allocated to read {len} from {offset}, of {most}");
+            assert!(buf == &text[offset..offset + len], "{len} bytes from {offset}");
         }
     });
 }
