@@ -20,7 +20,7 @@ use weightmark::io::{FileAt, Tree, copy};
 use weightmark::keys::{Algorithm, SigningKey, XWingIdentity};
 use weightmark::signing::{HashType, Hashing, Manifest, Policy, VerifiedTree};
 
-use turns::{Contestant, Outcome, TURNS, all, compare, write_model};
+use turns::{Contestant, Outcome, TURNS, all, compare, run, write_model};
 
 const FILES: usize = 5000;
 
@@ -87,6 +87,18 @@ fn main() -> Outcome {
         ];
         contest.extend([peer("verify", HashType::Sha256), peer("verify", HashType::Blake3)].into_iter().flatten());
         compare(&title("verify"), Some(size), contest)?;
+
+        let [signature, public] = [path(&format!("{name}.sig")), path("key.pub")];
+        bundles[0].write(&signature)?;
+        let [model, signature, public] = [&model, &signature, &public].map(|p| p.display().to_string());
+        let ours = ["verify", &model, "--signature", &signature, "--key", &public];
+        let mut contest = vec![all("weightmark, sha256", || run(env!("CARGO_BIN_EXE_weightmark"), &ours))];
+        let theirs =
+            ["-m", "model_signing", "verify", "key", &model, "--signature", &signature, "--public_key", &public];
+        if let Some(python) = &python {
+            contest.push(all("model_signing, sha256", || run(python, &theirs)));
+        }
+        compare(&title("whole processes: verify"), Some(size), contest)?;
     }
     decrypted(&path("one/model.safetensors"), home.path(), hashings)?;
     verified_reads(&path("one/model.safetensors"))
