@@ -25,7 +25,7 @@ pub mod owner;
 #[cfg(feature = "encryption")]
 pub mod passphrase;
 #[cfg(feature = "signing")]
-mod pem;
+pub(crate) mod pem;
 #[cfg(feature = "signing")]
 mod signer;
 #[cfg(feature = "signing")]

@@ -20,6 +20,8 @@
 //! ```
 
 mod bundle;
+#[cfg_attr(not(test), expect(dead_code, reason = "no policy takes a certificate authority yet"))]
+mod certificate;
 mod digest;
 mod groups;
 mod manifest;
@@ -30,6 +32,7 @@ mod statement;
 mod tree;
 
 pub use bundle::Bundle;
+pub use certificate::{CertificateAuthority, CertificateChain, Certified};
 pub use digest::HashType;
 pub use manifest::{Hashing, Manifest, Resource};
 pub use outboard::Outboard;

@@ -1,5 +1,6 @@
-//! Private keys in PEM, encrypted or not.
+//! Private keys in PEM, encrypted or not, and certificates.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use pkcs8::pkcs5::{self, EncryptionScheme, pbes2::Kdf};
 use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 
@@ -50,6 +51,29 @@ pub(super) fn encrypted_private_key(text: &str, passphrase: &str) -> Result<Priv
         }
         Err(e) => Err(unsupported(&e)),
     }
+}
+
+/// The certificates of a text in DER, at least one and at most `max`. Text around them is skipped, blocks of another kind
+/// are refused.
+pub(crate) fn certificates(text: &str, max: usize) -> Result<Vec<Vec<u8>>, KeyError> {
+    let malformed = |problem: String| KeyError::Malformed { wanted: "certificate", problem };
+    let (mut certificates, mut rest) = (Vec::new(), text);
+    while let Some((_, block)) = rest.split_once("-----BEGIN ") {
+        let Some(block) = block.strip_prefix("CERTIFICATE-----") else {
+            let label = block.split_once("-----").map_or("", |(label, _)| label);
+            return Err(malformed(format!("a block of {:?}", label.chars().take(64).collect::<String>())));
+        };
+        let (base64, after) = block
+            .split_once("-----END CERTIFICATE-----")
+            .ok_or_else(|| malformed("a certificate that does not end".into()))?;
+        if certificates.len() == max {
+            return Err(malformed(format!("more than {max} certificates")));
+        }
+        let base64: String = base64.split_ascii_whitespace().collect();
+        certificates.push(BASE64_STANDARD.decode(base64).map_err(|e| malformed(e.to_string()))?);
+        rest = after;
+    }
+    if certificates.is_empty() { Err(malformed("no certificate in PEM".into())) } else { Ok(certificates) }
 }
 
 /// Refuses what would take too long or too much memory, before it does, and what makes no sense.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ed25519_dalek::ed25519::signature::{self, SignatureEncoding};
 use p256::elliptic_curve::Generate;
-use pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
+use pkcs8::{DecodePrivateKey, DecodePublicKey, Document, EncodePrivateKey, EncodePublicKey, LineEnding};
 
 use super::{Signer, file, pem};
 use crate::crypto;
@@ -201,14 +201,23 @@ impl VerifyingKey {
 
     /// Parses a PEM text (SPKI, `BEGIN PUBLIC KEY`).
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let p256 = || DecodePublicKey::from_public_key_pem(pem).map(Public::EcdsaP256).ok();
-        let p384 = || DecodePublicKey::from_public_key_pem(pem).map(Public::EcdsaP384).ok();
-        let p521 = || DecodePublicKey::from_public_key_pem(pem).map(Public::EcdsaP521).ok();
-        let ed25519 = || DecodePublicKey::from_public_key_pem(pem).map(Public::Ed25519).ok();
+        let document = Document::from_pem(pem).ok().filter(|(label, _)| *label == "PUBLIC KEY");
+        document.and_then(|(_, der)| Self::from_spki(der.as_bytes()).ok()).ok_or_else(|| KeyError::Malformed {
+            wanted: "verifying key",
+            problem: "not a public key of P-256, P-384, P-521 or Ed25519 in PEM".into(),
+        })
+    }
+
+    /// Parses SPKI in DER, as it is in certificates.
+    pub(crate) fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
+        let p256 = || DecodePublicKey::from_public_key_der(der).map(Public::EcdsaP256).ok();
+        let p384 = || DecodePublicKey::from_public_key_der(der).map(Public::EcdsaP384).ok();
+        let p521 = || DecodePublicKey::from_public_key_der(der).map(Public::EcdsaP521).ok();
+        let ed25519 = || DecodePublicKey::from_public_key_der(der).map(Public::Ed25519).ok();
         let key = p256().or_else(p384).or_else(p521).or_else(ed25519);
         key.map(Self).ok_or_else(|| KeyError::Malformed {
             wanted: "verifying key",
-            problem: "not a public key of P-256, P-384, P-521 or Ed25519 in PEM".into(),
+            problem: "not a public key of P-256, P-384, P-521 or Ed25519".into(),
         })
     }
 
@@ -246,6 +255,24 @@ impl VerifyingKey {
                 .is_ok_and(|signature| key.verify(message, &signature).is_ok()),
             Public::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
+        }
+    }
+
+    /// Whether `signature` is one of ECDSA over a digest, by a hash that need not be the one of the curve. Ed25519 signs no
+    /// digests.
+    pub(crate) fn verify_digest(&self, digest: &[u8], signature: &[u8]) -> bool {
+        use signature::hazmat::PrehashVerifier;
+        let mut padded = [0; 64]; // the same number, of the length that P-521 wants
+        let Some(start) = padded.len().checked_sub(digest.len()) else { return false };
+        padded[start..].copy_from_slice(digest);
+        match &self.0 {
+            Public::EcdsaP256(key) => p256::ecdsa::Signature::from_der(signature)
+                .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
+            Public::EcdsaP384(key) => p384::ecdsa::Signature::from_der(signature)
+                .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
+            Public::EcdsaP521(key) => p521::ecdsa::Signature::from_der(signature)
+                .is_ok_and(|signature| key.verify_prehash(&padded, &signature).is_ok()),
+            Public::Ed25519(_) => false,
         }
     }
 }
