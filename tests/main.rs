@@ -7,6 +7,7 @@
 mod it {
     mod attacks;
     mod bad_input;
+    mod certificates;
     mod cli;
     mod encryption;
     mod exec;
