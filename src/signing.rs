@@ -24,6 +24,8 @@ mod bundle;
 mod certificate;
 mod digest;
 mod groups;
+#[cfg(feature = "sigstore")]
+mod keyless;
 mod manifest;
 mod outboard;
 mod policy;
@@ -34,6 +36,8 @@ mod tree;
 pub use bundle::Bundle;
 pub use certificate::{CertificateAuthority, CertificateChain, Certified};
 pub use digest::HashType;
+#[cfg(feature = "sigstore")]
+pub use keyless::{Keyless, KeylessSigner};
 pub use manifest::{Hashing, Manifest, Resource};
 pub use outboard::Outboard;
 pub use policy::{Policy, Verified};

@@ -17,6 +17,8 @@ mod it {
     mod gguf;
     mod gguf_blocks;
     mod interop;
+    #[cfg(feature = "sigstore")]
+    mod keyless;
     mod matching;
     mod memory;
     mod minilm;
