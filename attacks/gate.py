@@ -44,10 +44,10 @@ def portable(body: bytes) -> bytes:
     return b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + b"PE\0\0" + body
 
 
-def carrier(name: str, data: bytes) -> dict:
-    """Write a safetensors file of one tensor beside good weights, and say what both hold."""
+def carrier(name: str, data: bytes, length: int = 0) -> dict:
+    """Write a safetensors file of one tensor, with a header so long, beside good weights, and say what both hold."""
     file = safetensors.file('{"a":' + json.dumps({"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]})
-        + "}", data)
+        .ljust(length - len('{"a":}')) + "}", data)
     return {"files": {name: file}, "holds": {**HELD, f"{name}:a": f"U8 [{len(data)}] {data.hex()}"}}
 
 
@@ -105,7 +105,7 @@ CASES = [
             "pytorch_model.bin": TEXT_PICKLE.ljust(32, b".")},
            {**HELD, "pytorch_model.bin:a": "F32 [4] " + TEXT_PICKLE[:16].hex()}),
     beside("safetensors-as-pickle", "a safetensors file called as pickles are: its length can be an opcode", CODE,
-           **carrier("pytorch_model.bin", bytes(4))),
+           **carrier("pytorch_model.bin", bytes(4), 0x163)),
     beside("old-code", "code in a file from before PyTorch 1.6", CODE,
            {"old.pt": pytorch.old(pytorch.call("posix", "system", pytorch.ID))}, None, {"old.pt": CODE}),
     beside("objects", "an array of objects", CODE, {"a.npy": b"\x93NUMPY\1\0\x76\0" + (

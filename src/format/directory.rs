@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::checked;
 use super::gguf::{self, Split};
+use super::pickle::is_inert;
 use super::{Format, detect, numpy, onnx};
 use crate::error::{Cause, Error, FormatError, Result};
 use crate::io::tree::is_canonical;
@@ -61,7 +62,7 @@ impl ModelIndex {
                     }
                     files.push(ModelFile { path, format, index });
                 }
-                Ok(None) if is_named_pickle(&path) => suspicious.push(path),
+                Ok(None) if is_named_pickle(&path) && !is_inert(&*source)? => suspicious.push(path),
                 Ok(None) => {}
                 Err(Error::Format { cause, .. }) if is_left_closed(&cause) && !tree.is_single_file() => {
                     refused.push((path, cause));

@@ -8,6 +8,7 @@
 use super::Format;
 use super::directory::{ModelIndex, is_named_pickle};
 use super::onnx;
+use super::pickle::is_inert;
 use crate::error::{Cause, FormatError, Result};
 use crate::io::{ReadAt, ReadAtExt, Tree};
 
@@ -108,7 +109,7 @@ fn objection(source: &dyn ReadAt, path: &str, format: Option<Format>) -> Result<
             return Ok(Some(FormatError::Unsupported(why)));
         }
     }
-    if is_named_pickle(path) && format != Some(Format::Pytorch) {
+    if is_named_pickle(path) && format != Some(Format::Pytorch) && !is_inert(source)? {
         return Ok(executable("loaders take it for a pickle, to go by its name, and it is no checkpoint"));
     }
     if is_named_graph(path, source) {
@@ -348,8 +349,8 @@ mod tests {
 
     #[test]
     fn names_that_loaders_go_by_count() {
-        let zeros = [0; 100];
-        let by_name = |path, format| objection_to(&zeros, path, format).map(|cause| cause.word());
+        let opcodes = *b"ios\nsystem\n"; // which nothing at their start tells from a text
+        let by_name = |path, format| objection_to(&opcodes, path, format).map(|cause| cause.word());
         for path in ["a.pkl", "d/a.PT", "pytorch_model.bin", "a.joblib", "a.sav", "a.dill"] {
             for format in [None, Some(Format::Onnx), Some(Format::Safetensors)] {
                 assert_eq!(by_name(path, format), Some("executable"), "{path}");
@@ -359,6 +360,7 @@ mod tests {
         for path in ["saved_model.pb", "d/frozen.PB", "saved_model.pbtxt", "model.ckpt-7.meta"] {
             assert_eq!(by_name(path, None), Some("executable"), "{path}");
         }
+        assert_eq!(objection_to(&[0; 100], "a.pkl", None), None, "no unpickler gets anywhere");
         for path in ["tokenizer.model", "config.pbtxt", "a.meta", "a.b/bin", "variables.data-00000-of-00001"] {
             assert_eq!(by_name(path, None), None, "{path}");
         }

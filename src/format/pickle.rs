@@ -7,10 +7,13 @@
 //! Values live in flat arenas and refer to each other by number. As in any pickle they can be shared, and even hold
 //! themselves: whoever walks them must count steps and depth, as [`Pickle::walk`] does.
 
+mod inert;
 mod opcodes;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+
+pub(super) use inert::is_inert;
 
 use super::checked;
 use crate::error::FormatError;
