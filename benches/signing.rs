@@ -18,7 +18,7 @@ use weightmark::format::{self, ModelIndex};
 use weightmark::io::tree::{self, SingleFile};
 use weightmark::io::{FileAt, Tree, copy};
 use weightmark::keys::{Algorithm, SigningKey, XWingIdentity};
-use weightmark::signing::{HashType, Hashing, Manifest, Policy, VerifiedTree};
+use weightmark::signing::{HashType, Hashing, Manifest, Policy, Scope, Signatures, VerifiedTree};
 
 use turns::{Contestant, Outcome, TURNS, all, compare, run, write_model};
 
@@ -62,22 +62,25 @@ fn main() -> Outcome {
             let tree = tree::open(&model)?;
             Ok(tree.entries().iter().try_for_each(|e| copy(&*tree.open(&e.path)?, &|_, _| Ok(()), &()))?)
         })];
-        let sign = |hashing| Ok(key.sign(&Manifest::of_tree(&*tree::open(&model)?, hashing, &[], &())?)?);
+        let sign =
+            |hashing| Ok(key.sign(&Manifest::of_tree(&*tree::open(&model)?, hashing, &Scope::default(), &())?)?);
         let [sha256, blake3] = hashings;
         contest.push(all("weightmark, sha256", || sign(sha256)));
         contest.push(all("weightmark, blake3", || sign(blake3)));
         contest.push(all("weightmark, blake3 and outboard", || {
-            let (manifest, _outboard) = Manifest::with_outboard(&*tree::open(&model)?, &[], &())?;
+            let (manifest, _outboard) = Manifest::with_outboard(&*tree::open(&model)?, &Scope::default(), &())?;
             Ok(key.sign(&manifest)?)
         }));
         contest.extend([peer("sign", HashType::Sha256), peer("sign", HashType::Blake3)].into_iter().flatten());
         compare(&title("sign"), Some(size), contest)?;
 
         let bundles = [sign(sha256)?, sign(blake3)?];
-        let manifests = hashings.map(|hashing| Manifest::of_tree(&*tree::open(&model)?, hashing, &[], &()));
+        let signatures = bundles.clone().map(|bundle| Signatures::new().and(None, bundle));
+        let manifests =
+            hashings.map(|hashing| Manifest::of_tree(&*tree::open(&model)?, hashing, &Scope::default(), &()));
         let [of_sha256, of_blake3] = manifests;
         let [of_sha256, of_blake3] = [of_sha256?, of_blake3?];
-        let verify = |i: usize| Ok(policy.verify_tree(&*tree::open(&model)?, &bundles[i], None, &())?);
+        let verify = |i: usize| Ok(policy.verify_tree(&*tree::open(&model)?, &signatures[i], &())?);
         let eager = |manifest: &Manifest| Ok(VerifiedTree::eager(tree::open(&model)?, manifest, &())?);
         let mut contest = vec![
             all("weightmark, sha256", || verify(0)),
@@ -110,7 +113,7 @@ fn decrypted(model: &Path, home: &Path, hashings: [Hashing; 2]) -> Outcome {
     Encryptor::to([identity.recipient()]).encrypt(model, home.join("encrypted"))?;
     let size = fs::metadata(model)?.len();
     for hashing in hashings {
-        let hash = |tree: &dyn Tree| Ok(Manifest::of_tree(tree, hashing, &[], &())?);
+        let hash = |tree: &dyn Tree| Ok(Manifest::of_tree(tree, hashing, &Scope::default(), &())?);
         let sealed = || Reader::open(FileAt::open(home.join("encrypted"))?, &[&identity]);
         compare(
             &format!("hash what is encrypted, {}", hashing.hash.name()),
@@ -127,11 +130,11 @@ fn decrypted(model: &Path, home: &Path, hashings: [Hashing; 2]) -> Outcome {
 
 /// Reads of a part of a model, each byte verified in the buffer.
 fn verified_reads(model: &Path) -> Outcome {
-    let (manifest, outboard) = Manifest::with_outboard(&*tree::open(model)?, &[], &())?;
+    let (manifest, outboard) = Manifest::with_outboard(&*tree::open(model)?, &Scope::default(), &())?;
     let beside = model.with_extension("outboard");
     outboard.write(&beside)?;
     let shards = Hashing { hash: HashType::Sha256, shard_size: Some(1 << 20) };
-    let shards = Manifest::of_tree(&*tree::open(model)?, shards, &[], &())?;
+    let shards = Manifest::of_tree(&*tree::open(model)?, shards, &Scope::default(), &())?;
     let open = |manifest: &Manifest, with_outboard: bool| -> Outcome<(VerifiedTree, ModelIndex)> {
         let outboard = with_outboard.then(|| FileAt::open(&beside)).transpose()?;
         let outboard = outboard.map(|file| Arc::new(file) as _);

@@ -39,6 +39,16 @@ pub const RELEASE_FILE: &str = "model.release.sig";
 /// The name of the digests of ranges there, by which a part of a file can be verified.
 pub const OUTBOARD_FILE: &str = "model.outboard";
 
+/// Whether a file of a model directory is a signature, to go by its path: `model.sig` or `model.*.sig` at the root.
+pub fn is_signature(path: &str) -> bool {
+    path == SIGNATURE_FILE || path.starts_with("model.") && path.ends_with(".sig") && !path.contains('/')
+}
+
+/// Whether a file of a model directory is about the model rather than of it: a signature, or the outboard.
+pub fn is_about(path: &str) -> bool {
+    path == OUTBOARD_FILE || is_signature(path)
+}
+
 /// Where the signature of the model at `model` lies unless somebody says otherwise: [`SIGNATURE_FILE`] in a directory,
 /// the path and `.sig` beside a file.
 pub fn signature_path(model: &Path) -> PathBuf {

@@ -4,7 +4,7 @@
 //! builds a tree of a document that nobody vouches for, so memory stays in proportion to what is kept of it. Depth is
 //! bounded by `serde_json` (128 levels), size by the callers, who cap before they read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -20,7 +20,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 }
 
 /// The value of a key that may be absent, but not `null`.
-#[cfg_attr(not(feature = "encryption"), allow(dead_code))]
+#[cfg_attr(not(any(feature = "encryption", feature = "signing")), allow(dead_code))]
 pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
@@ -112,6 +112,60 @@ pub(crate) struct Duplicate<'a>(pub(crate) &'a str);
 impl fmt::Display for Duplicate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "duplicate key {:?}", self.0)
+    }
+}
+
+/// Any JSON value, read strictly and forgotten: no object in it names a key twice, or has more keys than anyone needs.
+#[cfg_attr(not(feature = "signing"), allow(dead_code))]
+#[derive(Debug)]
+pub(crate) struct Checked;
+
+/// Most keys of an object that is [`Checked`].
+const MAX_KEYS: usize = 1 << 16;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Checked;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+            fn visit_unit<E>(self) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Checked, A::Error> {
+                while let Some(Checked) = access.next_element()? {}
+                Ok(Checked)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Checked, A::Error> {
+                let mut keys = BTreeSet::new();
+                while let Some(key) = access.next_key::<String>()? {
+                    if keys.contains(&key) || keys.len() == MAX_KEYS {
+                        return Err(de::Error::custom(Duplicate(&key)));
+                    }
+                    keys.insert(key);
+                    let Checked = access.next_value()?;
+                }
+                Ok(Checked)
+            }
+        }
+        deserializer.deserialize_any(Any)
     }
 }
 

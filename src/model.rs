@@ -22,6 +22,8 @@ mod tensor;
 
 use std::ops::Range;
 use std::path::Path;
+#[cfg(feature = "signing")]
+use std::sync::Arc;
 
 #[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
 pub use protect::{Protected, Protector};
@@ -32,13 +34,15 @@ pub use tensor::Tensor;
 #[cfg(feature = "encryption")]
 use crate::encryption::DecryptedTree;
 use crate::error::{Cause, Error, FormatError, Result};
-use crate::format::{self, ModelIndex, SIGNATURE_FILE, signature_path};
+use crate::format::{self, ModelIndex, gate, is_signature, signature_path};
 use crate::io::tree::{self, Held, Tree};
+#[cfg(feature = "signing")]
+use crate::io::{FileAt, ReadAt};
 use crate::io::{Memory, Progress, ReadAtExt};
 #[cfg(feature = "encryption")]
 use crate::keys::Identity;
 #[cfg(feature = "signing")]
-use crate::signing::{Bundle, Policy, Verified};
+use crate::signing::{Policy, Signatures, Verified, outboard_path};
 use crate::tensor::{Storage, TensorInfo};
 #[cfg(not(feature = "signing"))]
 use std::convert::Infallible as Verified; // nothing is ever verified
@@ -46,11 +50,13 @@ use std::convert::Infallible as Verified; // nothing is ever verified
 /// An open model.
 ///
 /// Its files were opened once, and are read through those same handles: replacing a file after it was verified
-/// changes nothing here. What is *inside* of a plain file can still be overwritten by whoever may write to it, so
-/// keep published models read-only; an encrypted file authenticates every chunk at every read.
+/// changes nothing here. Under a policy it has the files that were signed and no others, and every read is verified: what is
+/// overwritten *inside* of a file meanwhile is refused where it is read. Without a policy, whoever may write to a plain
+/// file changes what is read of it; an encrypted file authenticates every chunk at every read.
 pub struct Model {
-    tree: Held,
+    tree: Box<dyn Tree>,
     index: ModelIndex,
+    code: Vec<String>,
     #[cfg(feature = "signing")]
     verified: Option<Verified>,
 }
@@ -69,6 +75,7 @@ pub struct OpenOptions {
     #[cfg(feature = "signing")]
     policy: Option<Policy>,
     accept_unsigned: bool,
+    allow_code: Vec<String>,
 }
 
 impl Model {
@@ -125,7 +132,12 @@ impl Model {
 
     /// The files of the model, tensors or not: configuration, tokenizer, decrypted if they were encrypted.
     pub fn files(&self) -> &dyn Tree {
-        &self.tree
+        &*self.tree
+    }
+
+    /// The files that hold code, or what is not provably plain data, and that the caller let through.
+    pub fn code(&self) -> &[String] {
+        &self.code
     }
 
     /// What was verified, if a policy was given.
@@ -180,7 +192,8 @@ impl OpenOptions {
         self
     }
 
-    /// Refuses a model that is not exactly what was signed under `policy`. Opening then hashes every file.
+    /// Refuses a model that is not exactly what was signed under `policy`. Opening then hashes every file, unless the model
+    /// was signed in shards or has an outboard: then each range is hashed when it is read.
     #[cfg(feature = "signing")]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);
@@ -193,6 +206,13 @@ impl OpenOptions {
         self
     }
 
+    /// Opens a model although this file in it holds code, or what is not provably plain data ([`gate`]). Nothing here ever
+    /// runs it; other loaders may.
+    pub fn danger_allow_code(mut self, path: impl Into<String>) -> Self {
+        self.allow_code.push(path.into());
+        self
+    }
+
     /// Opens a model: a directory or a file, plain or encrypted.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Model> {
         self.open_with(path, &())
@@ -201,14 +221,47 @@ impl OpenOptions {
     /// As [`open`](Self::open), watched by `progress`.
     pub fn open_with(self, path: impl AsRef<Path>, progress: &dyn Progress) -> Result<Model> {
         let path = path.as_ref();
-        let tree = Held::new(self.tree(path)?);
-        let _verified = self.verify(path, &tree, progress)?;
+        let (tree, _verified) = self.verified(path, progress)?;
+        let index = ModelIndex::read(&*tree)?;
         Ok(Model {
-            index: ModelIndex::read(&tree)?,
+            code: gate(&*tree, &index, &self.allow_code)?,
+            index,
             tree,
             #[cfg(feature = "signing")]
             verified: _verified,
         })
+    }
+
+    /// The files of a model that pass the gate only because the caller lets them through.
+    #[cfg(all(feature = "encryption", target_os = "linux"))]
+    fn code(&self, tree: &dyn Tree) -> Result<Vec<String>> {
+        match (ModelIndex::read(tree), tree.entries()) {
+            (Ok(index), _) => gate(tree, &index, &self.allow_code),
+            // a lone file that is left closed
+            (Err(Error::Format { .. }), [entry]) if self.allow_code.contains(&entry.path) => {
+                Ok(vec![entry.path.clone()])
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The plaintext files of the model at `path`, such that what is read is what was verified.
+    fn verified(&self, path: &Path, progress: &dyn Progress) -> Result<(Box<dyn Tree>, Option<Verified>)> {
+        let tree = self.tree(path)?;
+        #[cfg(feature = "signing")]
+        if let Some(policy) = &self.policy {
+            let place = outboard_path(path);
+            let outboard: Option<Arc<dyn ReadAt>> = if tree.is_single_file() && place.symlink_metadata().is_ok() {
+                Some(Arc::new(FileAt::open(place)?))
+            } else {
+                None
+            };
+            let signatures = Signatures::find(path, &*tree)?;
+            let (verified, tree) = policy.open_tree(tree, &signatures, outboard, progress)?;
+            return Ok((Box::new(tree), Some(verified)));
+        }
+        let verified = self.verify(path, &*tree, progress)?;
+        Ok((Box::new(Held::new(tree)), verified))
     }
 
     /// Holds the files of the model at `path` to the policy, if there is one. Without one the model must not be signed,
@@ -216,12 +269,7 @@ impl OpenOptions {
     fn verify(&self, path: &Path, tree: &dyn Tree, progress: &dyn Progress) -> Result<Option<Verified>> {
         #[cfg(feature = "signing")]
         if let Some(policy) = &self.policy {
-            let verified = if tree.is_single_file() {
-                policy.verify_tree(tree, &Bundle::read(signature_path(path))?, None, progress)
-            } else {
-                policy.verify_tree(tree, &Policy::find(tree)?, Some(SIGNATURE_FILE), progress)
-            };
-            return verified.map(Some);
+            return policy.verify_tree(tree, &Signatures::find(path, tree)?, progress).map(Some);
         }
         let _ = progress;
         if !self.accept_unsigned && is_signed(path, tree) {
@@ -272,5 +320,5 @@ fn is_signed(path: &Path, tree: &dyn Tree) -> bool {
         let missing = |e: std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
         return !signature_path(path).symlink_metadata().is_err_and(missing);
     }
-    tree.entries().iter().any(|entry| entry.path == SIGNATURE_FILE)
+    tree.entries().iter().any(|entry| is_signature(&entry.path))
 }

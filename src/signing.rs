@@ -19,39 +19,58 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod authority;
 mod bundle;
-#[cfg_attr(not(test), expect(dead_code, reason = "no policy takes a certificate authority yet"))]
 mod certificate;
+pub mod components;
+mod diff;
 mod digest;
 mod groups;
+mod high_water;
 #[cfg(feature = "sigstore")]
 mod keyless;
 mod manifest;
+mod oms;
 mod outboard;
 mod policy;
 mod ranges;
+pub mod release;
+mod rule;
+mod signatures;
 mod statement;
 mod tree;
+mod verified;
 
+pub use authority::{Authority, Signatory};
 pub use bundle::Bundle;
 pub use certificate::{CertificateAuthority, CertificateChain, Certified};
+pub use diff::Difference;
 pub use digest::HashType;
 #[cfg(feature = "sigstore")]
 pub use keyless::{Keyless, KeylessSigner};
-pub use manifest::{Hashing, Manifest, Resource};
+pub use manifest::{Hashing, Manifest, Resource, Scope};
 pub use outboard::Outboard;
-pub use policy::{Policy, Verified};
+pub use policy::Policy;
+pub use release::Release;
+pub use rule::Rule;
+pub use signatures::Signatures;
 pub use tree::VerifiedTree;
+pub use verified::Verified;
 
-pub use crate::format::{SIGNATURE_FILE, signature_path};
+pub use crate::format::{OUTBOARD_FILE, RELEASE_FILE, SIGNATURE_FILE, outboard_path, release_path, signature_path};
 
 use crate::error::Result;
 use crate::keys::{Signer, SigningKey};
 
+/// As [`sign`], with the certificates that lead from the signer to an authority.
+pub fn sign_with_certificate(manifest: &Manifest, signer: &dyn Signer, chain: &CertificateChain) -> Result<Bundle> {
+    Bundle::seal(signer, Some(chain), &oms::to_json(manifest))
+}
+
 /// Signs a manifest: an in-toto statement in a DSSE envelope in a sigstore bundle, as OMS describes. The signature is
 /// verified under the signer's key before it is returned.
 pub fn sign(manifest: &Manifest, signer: &dyn Signer) -> Result<Bundle> {
-    Bundle::seal(signer, &statement::to_json(manifest))
+    Bundle::seal(signer, None, &oms::to_json(manifest))
 }
 
 impl SigningKey {

@@ -19,10 +19,12 @@ mod it {
     mod interop;
     #[cfg(feature = "sigstore")]
     mod keyless;
+    mod load;
     mod matching;
     mod memory;
     mod minilm;
     mod onnx;
+    mod policy;
     mod pytorch;
     mod recipients;
     mod rewrap;

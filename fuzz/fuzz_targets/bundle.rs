@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use weightmark::io::SliceAt;
 use weightmark::io::tree::SingleFile;
 use weightmark::keys::VerifyingKey;
-use weightmark::signing::{Bundle, Policy};
+use weightmark::signing::{Bundle, Policy, Signatures};
 
 /// Has signed seeds, none of them over the file that is verified here.
 static POLICY: LazyLock<Policy> = LazyLock::new(|| {
@@ -22,5 +22,5 @@ fuzz_target!(|text: &[u8]| {
     assert_eq!(again.to_json(), json);
     assert_eq!(again.key_hint(), bundle.key_hint());
     let tree = SingleFile::new("model.bin", Arc::new(SliceAt::new(b"never signed")));
-    assert!(POLICY.verify_tree(&tree, &bundle, None, &()).is_err());
+    assert!(POLICY.verify_tree(&tree, &Signatures::new().and(None, bundle), &()).is_err());
 });

@@ -22,6 +22,9 @@ pub enum VerifyError {
     #[error("digest mismatch: {path:?} is not the file that was signed")]
     #[allow(missing_docs)]
     DigestMismatch { path: String },
+    /// Several have signed, and not the same: other files, or, without a release, another name.
+    #[error("the signatures do not agree on the files of the model, or on its name")]
+    Disagreement,
     /// The release was good until a time that is over.
     #[error("the release expired at {at}")]
     #[allow(missing_docs)]
@@ -78,9 +81,6 @@ pub enum VerifyError {
     /// The keyless signature is refused: its certificate, log entry or identity.
     #[error("keyless signature: {0}")]
     Sigstore(String),
-    /// The model holds a symbolic link and links were not signed, or the caller does not allow them.
-    #[error("symbolic links are not allowed in this model")]
-    SymlinkPolicy,
     /// Fewer of the signers named by the policy have signed than it asks for.
     #[error("{found} of the {required} signatures required")]
     #[allow(missing_docs)]
@@ -119,6 +119,7 @@ impl VerifyError {
             Self::Changed { .. } => "changed",
             Self::Component { .. } => "component",
             Self::DigestMismatch { .. } => "digest-mismatch",
+            Self::Disagreement => "disagreement",
             Self::Expired { .. } => "expired",
             Self::ExtraFile { .. } => "extra-file",
             Self::ForeignRelease => "foreign-release",
@@ -135,7 +136,6 @@ impl VerifyError {
             Self::Rollback { .. } => "rollback",
             Self::RootMismatch => "root-mismatch",
             Self::Sigstore(_) => "sigstore",
-            Self::SymlinkPolicy => "symlink-policy",
             Self::Threshold { .. } => "threshold",
             Self::TooOld { .. } => "too-old",
             Self::UntrustedKey { .. } => "untrusted-key",

@@ -11,7 +11,7 @@ use crate::format::SIGNATURE_FILE;
 use crate::io::atomic::{private_dir, refuse_existing, refuse_inside};
 use crate::io::{Progress, tree};
 use crate::keys::{OwnerKey, Recipient, Signer};
-use crate::signing::{self, Hashing, Manifest};
+use crate::signing::{self, Hashing, Manifest, Scope};
 use crate::watermark::{Embedded, Watermark};
 
 /// Protects copies of a model: marks the weights, signs every file, encrypts all of it.
@@ -113,7 +113,7 @@ impl<'a> Protector<'a> {
             _ => marked.clone(),
         };
         let mark = self.watermark.embed_tree(&*source, &target, progress)?;
-        let manifest = Manifest::of_tree(&*tree::open(&marked)?, Hashing::default(), &[], progress)?;
+        let manifest = Manifest::of_tree(&*tree::open(&marked)?, Hashing::default(), &Scope::default(), progress)?;
         signing::sign(&manifest, self.signer)?.write(marked.join(SIGNATURE_FILE))?;
         let envelope = self.encryptor.encrypt_with(&marked, output, progress)?;
         Ok(Protected {

@@ -20,6 +20,7 @@ pub struct Sealed {
     path: PathBuf,
     /// Keeps a lone file open, and with it its path.
     tree: Box<dyn Tree>,
+    code: Vec<String>,
     #[cfg(feature = "signing")]
     verified: Option<Verified>,
 }
@@ -33,6 +34,11 @@ impl Sealed {
     /// Its files.
     pub fn files(&self) -> &dyn Tree {
         &*self.tree
+    }
+
+    /// The files that hold code, or what is not provably plain data, and that the caller let through.
+    pub fn code(&self) -> &[String] {
+        &self.code
     }
 
     /// What was verified, if a policy was given.
@@ -75,9 +81,11 @@ impl OpenOptions {
             }
         };
         let _verified = this.verify(path, &*tree, progress)?;
+        let code = this.code(&*tree)?;
         Ok(Sealed {
             path: sealed,
             tree,
+            code,
             #[cfg(feature = "signing")]
             verified: _verified,
         })

@@ -7,6 +7,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
+use super::certificate::CertificateChain;
+use super::statement::Statement;
+use crate::crypto;
 use crate::error::{Cause, Error, Result, VerifyError};
 use crate::io::atomic::{Access, AtomicFile};
 use crate::io::{FileAt, ReadAt, ReadAtExt};
@@ -17,49 +20,76 @@ const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// About 200,000 files.
 const MAX_BUNDLE: u64 = 64 << 20;
+/// Most certificates of a chain.
+const MAX_CERTIFICATES: usize = 8;
 
-/// A signature as it is stored. Nothing in it is believed before [`Policy`](super::Policy) has verified it.
+/// A signature as it is stored. Nothing in it is believed before a [`Policy`](super::Policy) has verified it.
 #[derive(Clone, Debug)]
 pub struct Bundle {
-    raw: RawBundle,
+    material: Material,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
     text: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+/// By what the signature is to be verified: never more than one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Material {
+    /// A key that the verifier has, named by its id or not at all.
+    Key { hint: String },
+    /// Certificates in DER, the signer's first.
+    Chain(Vec<Vec<u8>>),
+    /// A certificate of an hour, with what proves when it was used, for the library of sigstore.
+    Keyless,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawBundle {
     media_type: String,
-    verification_material: Object<Material>,
+    verification_material: Object<RawMaterial>,
     dsse_envelope: Object<Envelope>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Material {
+struct RawMaterial {
     public_key: Option<Object<KeyHint>>,
-    certificate: Option<IgnoredAny>,
+    certificate: Option<Object<RawCertificate>>,
     #[serde(rename = "x509CertificateChain")]
-    certificate_chain: Option<IgnoredAny>,
-    // of certificates without long-lived keys, of no use to a verifier that pins its key
+    certificate_chain: Option<Object<RawChain>>,
+    // of certificates without long-lived keys: what reads those parses it again
     #[serde(default, rename = "tlogEntries")]
     _tlog_entries: Vec<IgnoredAny>,
     #[serde(rename = "timestampVerificationData")]
     _timestamp_verification_data: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct KeyHint {
     #[serde(default)]
     hint: String,
-    // written by tools from before OMS 1.0, of no use either
+    // written by tools from before OMS 1.0, of no use: a verifier has its key
     #[serde(rename = "rawBytes")]
     _raw_bytes: Option<IgnoredAny>,
     #[serde(rename = "keyDetails")]
     _key_details: Option<IgnoredAny>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawChain {
+    certificates: AtMost<Object<RawCertificate>, MAX_CERTIFICATES>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawCertificate {
+    raw_bytes: String,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Envelope {
     payload: String,
@@ -67,7 +97,7 @@ struct Envelope {
     signatures: AtMost<Object<Signature>, 1>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Signature {
     sig: String,
@@ -77,15 +107,23 @@ struct Signature {
 
 impl Bundle {
     /// Signs a payload. What the signer returns is not believed to be a signature either.
-    pub(super) fn seal(signer: &dyn Signer, payload: &[u8]) -> Result<Self> {
+    pub(super) fn seal(signer: &dyn Signer, chain: Option<&CertificateChain>, payload: &[u8]) -> Result<Self> {
         let (key, message) = (signer.verifying_key(), pre_authentication_encoding(PAYLOAD_TYPE, payload));
         let signature = signer.sign(&message)?;
         if !key.verify_bytes(&message, &signature) {
             return Err(VerifyError::BadSignature.on(format!("signer of key {key}")));
         }
+        let material = match chain {
+            None => json!({"publicKey": {"hint": key.id()}, "tlogEntries": []}),
+            Some(chain) => {
+                chain.check(&key).map_err(|cause| cause.on("certificate"))?;
+                let raw = chain.certificates().map(|der| json!({"rawBytes": BASE64_STANDARD.encode(der)}));
+                json!({"x509CertificateChain": {"certificates": raw.collect::<Vec<_>>()}, "tlogEntries": []})
+            }
+        };
         let bundle = json!({
             "mediaType": MEDIA_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": key.id()}, "tlogEntries": []},
+            "verificationMaterial": material,
             "dsseEnvelope": {
                 "payload": BASE64_STANDARD.encode(payload),
                 "payloadType": PAYLOAD_TYPE,
@@ -111,17 +149,60 @@ impl Bundle {
         Self::parse(&source.read_all(MAX_BUNDLE)?).map_err(|cause| cause.on(source.name()))
     }
 
-    /// Parses a bundle, strictly: no unknown or duplicate field, every object an object. Certificates, log entries and
-    /// timestamps, which this version refuses or does not use, are not looked into.
+    /// Parses a bundle, strictly: no unknown or duplicate field, every object an object, one kind of material, one
+    /// signature over an in-toto statement, padded base64. Log entries and timestamps are not looked into here.
     pub fn parse(bytes: &[u8]) -> Result<Self, VerifyError> {
-        let raw = json::parse(bytes).map_err(VerifyError::MalformedBundle)?;
+        let malformed = |problem: &str| VerifyError::MalformedBundle(problem.to_owned());
         let text = std::str::from_utf8(bytes).map_err(|e| VerifyError::MalformedBundle(e.to_string()))?;
-        Ok(Self { raw, text: text.to_owned() })
+        let RawBundle { media_type, verification_material: Object(material), dsse_envelope: Object(envelope) } =
+            json::parse(bytes).map_err(VerifyError::MalformedBundle)?;
+        if media_type != MEDIA_TYPE {
+            return Err(VerifyError::MalformedBundle(format!("unknown media type {media_type:?}")));
+        }
+        let material = match (material.public_key, material.certificate, material.certificate_chain) {
+            (Some(Object(key)), None, None) => Material::Key { hint: key.hint },
+            (None, Some(_), None) => Material::Keyless,
+            (None, None, Some(Object(chain))) => {
+                let certificates =
+                    chain.certificates.0.iter().map(|Object(certificate)| decode(&certificate.raw_bytes));
+                Material::Chain(certificates.collect::<Result<_, _>>()?)
+            }
+            (None, None, None) => return Err(malformed("no verification material")),
+            _ => return Err(malformed("more than one kind of verification material")),
+        };
+        let [Object(signature)] = envelope.signatures.0.as_slice() else {
+            return Err(malformed("not exactly one signature"));
+        };
+        if envelope.payload_type != PAYLOAD_TYPE {
+            return Err(malformed("the payload is not an in-toto statement"));
+        }
+        let (payload, signature) = (decode(&envelope.payload)?, decode(&signature.sig)?);
+        Ok(Self { material, payload, signature, text: text.to_owned() })
     }
 
-    /// The id of the key that the bundle claims to be signed by, if it names one.
+    /// The id of the key that the bundle claims to be signed by, if it is signed by a key and names it.
     pub fn key_hint(&self) -> Option<&str> {
-        self.raw.verification_material.0.public_key.as_ref().map(|Object(key)| key.hint.as_str())
+        match &self.material {
+            Material::Key { hint } => Some(hint),
+            _ => None,
+        }
+    }
+
+    /// What the bundle claims to be, for people: who signed what. Nothing of it is verified.
+    pub fn claims(&self) -> String {
+        let by = match &self.material {
+            Material::Key { hint } if hint.is_empty() => "by a key without a name".into(),
+            Material::Key { hint } => format!("by key {hint}"),
+            Material::Chain(chain) => format!("by a certificate, in a chain of {}", chain.len()),
+            Material::Keyless => "by an identity without a key of its own".into(),
+        };
+        match Statement::parse(&self.payload) {
+            Ok(Statement::Model(model)) => format!("{} files of {:?}, {by}", model.files(), model.name()),
+            Ok(Statement::Release(release)) => {
+                format!("release {:?} version {}, {by}", release.name(), release.version())
+            }
+            Err(cause) => format!("{cause}, {by}"),
+        }
     }
 
     /// The bundle as it stands in its file.
@@ -134,37 +215,49 @@ impl Bundle {
         AtomicFile::write(path, Access::Shared, self.to_json().as_bytes())
     }
 
-    /// The payload, if the bundle is signed by one of `keys`; and that key.
-    pub(super) fn open<'a>(&self, keys: &'a [VerifyingKey]) -> Result<(&'a VerifyingKey, Vec<u8>), VerifyError> {
-        let malformed = |problem: &str| VerifyError::MalformedBundle(problem.to_owned());
-        let RawBundle { media_type, verification_material: Object(material), dsse_envelope: Object(envelope) } =
-            &self.raw;
-        if media_type != MEDIA_TYPE {
-            return Err(VerifyError::MalformedBundle(format!("unknown media type {media_type:?}")));
-        }
-        if material.certificate.is_some() || material.certificate_chain.is_some() {
-            return Err(VerifyError::Unsupported("a certificate where a key is required".into()));
-        }
-        let Some(Object(public_key)) = &material.public_key else {
-            return Err(malformed("no verification material"));
-        };
-        let [Object(signature)] = envelope.signatures.0.as_slice() else {
-            return Err(malformed("not exactly one signature"));
-        };
-        if envelope.payload_type != PAYLOAD_TYPE {
-            return Err(malformed("the payload is not an in-toto statement"));
-        }
-        let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|e| VerifyError::MalformedBundle(e.to_string()));
-        let (payload, signature) = (decode(&envelope.payload)?, decode(&signature.sig)?);
-        let message = pre_authentication_encoding(&envelope.payload_type, &payload);
-        let hinted: Vec<_> =
-            keys.iter().filter(|key| public_key.hint.is_empty() || public_key.hint == key.id()).collect();
-        if hinted.is_empty() {
-            return Err(VerifyError::UntrustedKey { found: public_key.hint.chars().take(64).collect() });
-        }
-        let signer = hinted.into_iter().find(|key| key.verify_bytes(&message, &signature));
-        signer.map(|key| (key, payload)).ok_or(VerifyError::BadSignature)
+    /// By what to verify it.
+    pub(super) fn material(&self) -> &Material {
+        &self.material
     }
+
+    /// Whether the signature is one by `key` over the payload.
+    pub(super) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
+        key.verify_bytes(&pre_authentication_encoding(PAYLOAD_TYPE, &self.payload), &self.signature)
+            || self.is_signed_before_v1_by(key)
+    }
+
+    /// The same, for what `model_signing` 0.2 signed: another encoding by mistake, with SHA-256 whatever the curve.
+    fn is_signed_before_v1_by(&self, key: &VerifyingKey) -> bool {
+        let message = format!("DSSEV1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), self.payload.len());
+        let message = message + &python_literal(&self.payload);
+        let is_before_v1 = || Statement::is_before_v1(&self.payload);
+        key.verify_digest(&crypto::sha256(&[message.as_bytes()]), &self.signature) && is_before_v1()
+    }
+
+    /// What is signed, if the signature verifies: whoever reads it has verified that.
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+/// Bytes as Python writes them in a program.
+fn python_literal(bytes: &[u8]) -> String {
+    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' };
+    let escaped = bytes.iter().map(|byte| match byte {
+        b'\t' => "\\t".into(),
+        b'\n' => "\\n".into(),
+        b'\r' => "\\r".into(),
+        b'\\' => "\\\\".into(),
+        b'\'' if quote == '\'' => "\\'".into(),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    });
+    format!("b{quote}{}{quote}", escaped.collect::<String>())
+}
+
+/// Base64 in its one form: padded, without blanks.
+fn decode(text: &str) -> Result<Vec<u8>, VerifyError> {
+    BASE64_STANDARD.decode(text).map_err(|e| VerifyError::MalformedBundle(e.to_string()))
 }
 
 /// DSSE v1 PAE: what is signed, with type and length in front, so that it can be taken for nothing else.
@@ -188,9 +281,12 @@ mod tests {
     fn malformed_bundles_are_refused_each_for_its_cause() {
         use VerifyError::*;
         let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
-        let keys = [key.verifying_key()];
-        let text = Bundle::seal(&key, b"{}").unwrap().to_json().to_owned();
-        let open = |text: &str| Bundle::parse(text.as_bytes()).and_then(|bundle| bundle.open(&keys).map(|_| ()));
+        let hint = key.verifying_key().id();
+        let text = Bundle::seal(&key, None, b"{}").unwrap().to_json().to_owned();
+        let open = |text: &str| {
+            let bundle = Bundle::parse(text.as_bytes())?;
+            if bundle.is_signed_by(&key.verifying_key()) { Ok(()) } else { Err(BadSignature) }
+        };
         let with = |from: &str, to: &str| {
             assert!(text.contains(from), "{from}");
             open(&text.replacen(from, to, 1)).unwrap_err()
@@ -199,16 +295,24 @@ mod tests {
         // as written by the Go producer and by tools from before OMS 1.0
         open(&text.replace(",\"keyid\":\"\"", "").replace(",\"tlogEntries\":[]", "")).unwrap();
         open(&text.replace("\"keyid\":\"\"", "\"keyid\":null")).unwrap();
-        open(&text.replace(&format!("\"hint\":\"{}\"", keys[0].id()), "\"rawBytes\":\"AA==\",\"keyDetails\":\"X\""))
-            .unwrap();
+        open(&text.replace(&format!("\"hint\":\"{hint}\""), "\"rawBytes\":\"AA==\",\"keyDetails\":\"X\"")).unwrap();
 
         assert_eq!(
             with("\"payload\":\"e30=\"", "\"payload\":\"e31=\""),
             MalformedBundle("Invalid last symbol 49, offset 2.".into())
         );
         assert_eq!(with("\"payload\":\"e30=\"", "\"payload\":\"e3t9\""), BadSignature);
-        assert!(matches!(with("\"hint\":\"", "\"hint\":\"0"), UntrustedKey { .. }));
-        assert!(matches!(with("\"publicKey\"", "\"certificate\":{},\"publicKey\""), Unsupported(_)));
+        let key_hint = |text: &str| Bundle::parse(text.as_bytes()).unwrap().key_hint().map(str::to_owned);
+        assert_eq!(key_hint(&text), Some(hint.clone()));
+        let material = format!("\"publicKey\":{{\"hint\":\"{hint}\"}}");
+        let keyless = text.replace(&material, "\"certificate\":{\"rawBytes\":\"AA==\"}");
+        assert_eq!(*Bundle::parse(keyless.as_bytes()).unwrap().material(), Material::Keyless);
+        let chain = |count: usize| {
+            let certificates = vec![r#"{"rawBytes":"AA=="}"#; count].join(",");
+            text.replace(&material, &format!("\"x509CertificateChain\":{{\"certificates\":[{certificates}]}}"))
+        };
+        assert_eq!(*Bundle::parse(chain(2).as_bytes()).unwrap().material(), Material::Chain(vec![vec![0]; 2]));
+        assert!(matches!(open(&chain(MAX_CERTIFICATES + 1)), Err(MalformedBundle(_))));
         for (from, to) in [
             ("v0.3", "v0.4"),
             ("\"payload\":\"e30=\"", "\"payload\":\"e30\""),
@@ -218,6 +322,9 @@ mod tests {
             ("\"signatures\":[", "\"signatures\":[{\"sig\":\"AA==\"},"),
             ("\"mediaType\"", "\"unknown\":1,\"mediaType\""),
             ("\"publicKey\":{", "\"publicKey\":{\"extra\":1,"),
+            ("\"publicKey\"", "\"certificate\":{\"rawBytes\":\"AA==\"},\"publicKey\""),
+            (&material, "\"x509CertificateChain\":{\"certificates\":[{\"rawBytes\":\"AA\"}]}"),
+            (&format!("{material},"), ""),
         ] {
             assert!(matches!(with(from, to), MalformedBundle(_)), "{from} -> {to}");
         }

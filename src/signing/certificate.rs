@@ -108,7 +108,7 @@ impl CertificateAuthority {
 /// A certificate that was accepted, and what it says. Exists only when its whole chain was.
 ///
 /// The texts are as the issuer wrote them: hostile characters are not escaped.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Certified {
     key: VerifyingKey,
     key_ids: Vec<String>,

@@ -13,7 +13,7 @@ use super::groups::Value;
 use super::outboard::Outboard;
 use crate::crypto;
 use crate::error::{Cause, Error, Result, VerifyError};
-use crate::format::{ModelIndex, SIGNATURE_FILE};
+use crate::format::{ModelIndex, OUTBOARD_FILE, RELEASE_FILE, SIGNATURE_FILE, gate, is_about, is_signature};
 use crate::io::progress::Progress;
 use crate::io::tree::{self, is_canonical};
 use crate::io::{ReadAt, Tree};
@@ -34,6 +34,40 @@ pub struct Hashing {
     pub shard_size: Option<u64>,
 }
 
+/// What of a model is signed.
+///
+/// ```
+/// use weightmark::signing::{Hashing, Manifest, Scope};
+///
+/// # let model = tempfile::tempdir()?;
+/// # std::fs::write(model.path().join("config.json"), "{}")?;
+/// # std::fs::write(model.path().join("notes.txt"), "")?;
+/// let tree = weightmark::io::tree::open(model.path())?;
+/// let scope = Scope::default().ignore("notes.txt");
+/// assert_eq!(Manifest::of_tree(&*tree, Hashing::default(), &scope, &())?.files(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    ignore: Vec<String>,
+    code: Vec<String>,
+}
+
+impl Scope {
+    /// Leaves out a path, relative to the model, with all that is beneath it.
+    pub fn ignore(mut self, path: impl Into<String>) -> Self {
+        self.ignore.push(path.into());
+        self
+    }
+
+    /// Takes a file although it holds code, or what is not provably plain data ([`gate`]). A
+    /// [`Release`](super::Release) says so.
+    pub fn danger_allow_code(mut self, path: impl Into<String>) -> Self {
+        self.code.push(path.into());
+        self
+    }
+}
+
 /// The files of a model with their digests, and what was left out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Manifest {
@@ -41,6 +75,8 @@ pub struct Manifest {
     pub(super) hashing: Hashing,
     pub(super) resources: Vec<Resource>,
     pub(super) ignore_paths: Vec<String>,
+    /// What was let through the gate; no statement says it.
+    pub(super) code: Vec<String>,
 }
 
 /// One file of a model, or a part of one.
@@ -58,23 +94,24 @@ pub struct Resource {
 impl Manifest {
     /// Hashes the model at `path`, a directory or a single file, whole files with SHA-256.
     pub fn of(path: impl AsRef<Path>) -> Result<Self> {
-        Self::of_tree(&*tree::open(path)?, Hashing::default(), &[], &())
+        Self::of_tree(&*tree::open(path)?, Hashing::default(), &Scope::default(), &())
     }
 
-    /// Hashes the files of a tree, several at once, leaving out [`SIGNATURE_FILE`], the files that git keeps at a
-    /// root, and the paths to `ignore` (with all that is beneath them). A model that the strict readers of
-    /// [`format`](crate::format) refuse is not signed.
-    pub fn of_tree(tree: &dyn Tree, hashing: Hashing, ignore: &[&str], progress: &dyn Progress) -> Result<Self> {
-        let mut this = Self::listing(tree, hashing, ignore)?;
+    /// Hashes the files of a tree, several at once, leaving out [`SIGNATURE_FILE`], [`RELEASE_FILE`] and [`OUTBOARD_FILE`],
+    /// the files that git keeps at a root, and the paths to `ignore` (with all that is beneath them). A model that the strict readers of
+    /// [`format`](crate::format) refuse is not signed, nor one
+    /// that holds serialised code: what is not provably plain data is refused by the [`gate`].
+    pub fn of_tree(tree: &dyn Tree, hashing: Hashing, scope: &Scope, progress: &dyn Progress) -> Result<Self> {
+        let mut this = Self::listing(tree, hashing, scope)?;
         hash(tree, hashing.hash, &mut this.resources, progress)?;
         Ok(this.on_its_own(tree))
     }
 
     /// As [`of_tree`](Self::of_tree), whole files with BLAKE3, and in the same pass the [`Outboard`] by which a verifier can
     /// later check what it reads where it reads it.
-    pub fn with_outboard(tree: &dyn Tree, ignore: &[&str], progress: &dyn Progress) -> Result<(Self, Outboard)> {
+    pub fn with_outboard(tree: &dyn Tree, scope: &Scope, progress: &dyn Progress) -> Result<(Self, Outboard)> {
         let hashing = Hashing { hash: HashType::Blake3, shard_size: None };
-        let mut this = Self::listing(tree, hashing, ignore)?;
+        let mut this = Self::listing(tree, hashing, scope)?;
         let files = this.resources.iter_mut().map(|resource| (resource.path.clone(), resource));
         let values: Mutex<HashMap<_, Box<[Value]>>> = Mutex::default();
         each_file(tree, files, progress, |path, parts, scratch| {
@@ -93,20 +130,26 @@ impl Manifest {
     }
 
     /// The files or parts, their digests to come, called as the tree calls them.
-    fn listing(tree: &dyn Tree, hashing: Hashing, ignore: &[&str]) -> Result<Self> {
-        if !ignore.iter().all(|path| is_canonical(path)) {
+    fn listing(tree: &dyn Tree, hashing: Hashing, scope: &Scope) -> Result<Self> {
+        if !scope.ignore.iter().all(|path| is_canonical(path)) {
             return Err(Error::ApiMisuse(
                 "a path to ignore is relative to the model, without '.', '..' and a '/' at its end",
             ));
         }
-        ModelIndex::read(tree)?; // two parsers must not see two models under one signature
         let mut ignore_paths: Vec<String> = Vec::new();
         if !tree.is_single_file() {
-            let defaults = [SIGNATURE_FILE].into_iter().chain(GIT_PATHS);
-            ignore_paths = defaults.chain(ignore.iter().copied()).map(str::to_owned).collect();
+            let defaults = [SIGNATURE_FILE, RELEASE_FILE, OUTBOARD_FILE].into_iter().chain(GIT_PATHS);
+            ignore_paths = defaults.chain(scope.ignore.iter().map(String::as_str)).map(str::to_owned).collect();
+            let signatures = tree.entries().iter().map(|entry| &entry.path).filter(|path| is_signature(path));
+            ignore_paths.extend(signatures.cloned()); // those of others, who sign the same files
             ignore_paths.sort();
             ignore_paths.dedup();
         }
+        let index = ModelIndex::read(tree)?; // two parsers must not see two models under one signature
+        let is_left_out = |path: &str| is_ignored(path, &ignore_paths) || scope.code.iter().any(|code| code == path);
+        let allowed = tree.entries().iter().map(|entry| entry.path.clone()).filter(|path| is_left_out(path));
+        let mut code = gate(tree, &index, &allowed.collect::<Vec<_>>())?;
+        code.retain(|path| !is_ignored(path, &ignore_paths));
         let name = Path::new(tree.name()).canonicalize().ok();
         let name = name.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
         let name = name.unwrap_or("model").to_owned();
@@ -119,7 +162,7 @@ impl Manifest {
             return Err(VerifyError::NoFiles.on(tree.name()));
         }
         resources.sort_by_cached_key(Resource::name);
-        Ok(Self { name, hashing, resources, ignore_paths })
+        Ok(Self { name, hashing, resources, ignore_paths, code })
     }
 
     /// The same, a model that is a single file called `.`.
@@ -152,7 +195,7 @@ impl Manifest {
 
     /// How many files there are; empty ones not counted where parts were hashed.
     pub fn files(&self) -> usize {
-        self.resources.iter().map(|resource| resource.path.as_str()).collect::<BTreeSet<_>>().len()
+        self.paths().len()
     }
 
     /// Name of the model: the last component of its path when it was signed.
@@ -160,9 +203,28 @@ impl Manifest {
         &self.name
     }
 
+    /// The files that hold code, or what is not provably plain data, and were taken all the same; known only of a manifest
+    /// that was made here.
+    pub fn code(&self) -> &[String] {
+        &self.code
+    }
+
     /// How the files were hashed.
     pub fn hashing(&self) -> Hashing {
         self.hashing
+    }
+
+    /// The paths of the files.
+    pub(super) fn paths(&self) -> BTreeSet<&str> {
+        self.resources.iter().map(|resource| resource.path.as_str()).collect()
+    }
+
+    /// Whether both say the same of the same files, in whatever order.
+    pub(super) fn lists_the_same(&self, other: &Self) -> bool {
+        fn sorted(manifest: &Manifest) -> BTreeMap<String, &[u8]> {
+            manifest.resources.iter().map(|resource| (resource.name(), resource.digest.as_slice())).collect()
+        }
+        self.hashing == other.hashing && sorted(self) == sorted(other)
     }
 
     /// The one digest that stands for the model: SHA-256 over the raw digests in listed order, whatever made these.
@@ -198,9 +260,11 @@ impl Resource {
     }
 }
 
-/// Whether `path` is one of `ignored`, or lies beneath one.
+/// Whether `path` is one of `ignored`, or lies beneath one that is not a signature or an outboard: those are files.
 pub(super) fn is_ignored(path: &str, ignored: &[String]) -> bool {
-    ignored.iter().any(|i| path.strip_prefix(i.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    let is_beneath =
+        |above: &str| !is_about(above) && path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+    ignored.iter().any(|above| path == above || is_beneath(above))
 }
 
 /// Hashes what the resources name, several at once, and sets their digests. All parts of a file are read through one

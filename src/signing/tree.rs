@@ -1,6 +1,6 @@
 //! A signed model as the tree of its files, each of which is what was signed whenever it is read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::digest::Scratch;
@@ -26,12 +26,12 @@ const MAX_IN_MEMORY: u64 = 64 << 10;
 ///
 /// ```
 /// use weightmark::io::{ReadAtExt, Tree, tree};
-/// use weightmark::signing::{Manifest, VerifiedTree};
+/// use weightmark::signing::{Manifest, Scope, VerifiedTree};
 ///
 /// # let model = tempfile::tempdir()?;
 /// # let model = model.path();
 /// # std::fs::write(model.join("vocabulary"), vec![7; 1 << 20])?;
-/// let (manifest, outboard) = Manifest::with_outboard(&*tree::open(model)?, &[], &())?;
+/// let (manifest, outboard) = Manifest::with_outboard(&*tree::open(model)?, &Scope::default(), &())?;
 ///
 /// let verified = VerifiedTree::lazy(tree::open(model)?, &manifest, Some(outboard.source()))?;
 /// let file = verified.open("vocabulary")?; // reads the values of its groups, and the last group
@@ -100,8 +100,8 @@ impl VerifiedTree {
             }
         }
         if entries.len() < files.len() {
-            let is_there = |path: &str| entries.iter().any(|entry| entry.path == path);
-            let missing = files.into_keys().find(|path| !is_there(path)).unwrap_or_default();
+            let there: HashSet<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+            let missing = files.into_keys().find(|path| !there.contains(path.as_str())).unwrap_or_default();
             return Err(VerifyError::MissingFile { path: missing }.on(tree.name()));
         }
         Ok(Self { tree, hashing, files, entries, outboard, handles: Mutex::default() })
@@ -211,9 +211,9 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::io::tree::{Directory, SingleFile};
-    use crate::signing::HashType;
     use crate::signing::digest::PIECE;
     use crate::signing::groups::GROUP;
+    use crate::signing::{HashType, Scope};
 
     fn noise(len: usize) -> Vec<u8> {
         (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
@@ -244,15 +244,15 @@ mod tests {
 
     /// Each way to verify a tree, made anew by `tree`, whose files are signed as they are now.
     fn ways(tree: &dyn Fn() -> Box<dyn Tree>) -> Vec<(String, VerifiedTree)> {
-        let (manifest, outboard) = Manifest::with_outboard(&*tree(), &[], &()).unwrap();
-        assert_eq!(manifest, Manifest::of_tree(&*tree(), whole(HashType::Blake3), &[], &()).unwrap());
+        let (manifest, outboard) = Manifest::with_outboard(&*tree(), &Scope::default(), &()).unwrap();
+        assert_eq!(manifest, Manifest::of_tree(&*tree(), whole(HashType::Blake3), &Scope::default(), &()).unwrap());
         let outboard = Some(outboard.source());
         let mut ways = vec![("outboard".to_owned(), VerifiedTree::lazy(tree(), &manifest, outboard).unwrap())];
         let hashings = HashType::ALL.into_iter().flat_map(|hash| {
             [whole(hash), shards(hash, 40_000), shards(hash, GROUP), shards(hash, (1 << 20) + GROUP / 2)]
         });
         for hashing in hashings {
-            let manifest = Manifest::of_tree(&*tree(), hashing, &[], &());
+            let manifest = Manifest::of_tree(&*tree(), hashing, &Scope::default(), &());
             let Ok(manifest) = manifest else { continue }; // of an empty file there are no shards
             ways.push((format!("eager {hashing:?}"), VerifiedTree::eager(tree(), &manifest, &()).unwrap()));
             ways.push((format!("lazy {hashing:?}"), VerifiedTree::lazy(tree(), &manifest, None).unwrap()));
@@ -284,8 +284,9 @@ mod tests {
     #[test]
     fn no_flipped_byte_is_handed_out() {
         let bytes = noise(GROUP + 100);
-        let (manifest, outboard) = Manifest::with_outboard(&*memory(bytes.clone()), &[], &()).unwrap();
-        let eager = Manifest::of_tree(&*memory(bytes.clone()), whole(HashType::Sha256), &[], &()).unwrap();
+        let (manifest, outboard) = Manifest::with_outboard(&*memory(bytes.clone()), &Scope::default(), &()).unwrap();
+        let eager =
+            Manifest::of_tree(&*memory(bytes.clone()), whole(HashType::Sha256), &Scope::default(), &()).unwrap();
         (0..bytes.len()).into_par_iter().for_each(|i| {
             let mut bytes = bytes.clone();
             bytes[i] ^= 1;
@@ -316,7 +317,7 @@ mod tests {
     #[test]
     fn lengths_that_do_not_fit_are_refused() {
         let bytes = noise(4 * GROUP);
-        let (manifest, outboard) = Manifest::with_outboard(&*memory(bytes.clone()), &[], &()).unwrap();
+        let (manifest, outboard) = Manifest::with_outboard(&*memory(bytes.clone()), &Scope::default(), &()).unwrap();
         let values = outboard.source().read_all(u64::MAX).unwrap();
         let outboard = |values: &[u8]| -> Option<Arc<dyn ReadAt>> { Some(Arc::new(SliceAt::new(values.to_vec()))) };
         let open = |bytes: &[u8], values: &[u8]| {
@@ -342,13 +343,14 @@ mod tests {
         assert!(matches!(cause(open(&longer, &values)), VerifyError::Outboard(_)));
         for size in [100, GROUP, 3 * GROUP, 5 * GROUP] {
             let manifest =
-                Manifest::of_tree(&*memory(bytes.clone()), shards(HashType::Sha256, size), &[], &()).unwrap();
+                Manifest::of_tree(&*memory(bytes.clone()), shards(HashType::Sha256, size), &Scope::default(), &())
+                    .unwrap();
             for bytes in [&longer, &bytes[1..], &bytes[..GROUP]] {
                 let tree = VerifiedTree::lazy(memory(bytes.to_vec()), &manifest, None).unwrap();
                 assert_eq!(cause(tree.open("weights")), mismatch("weights"), "{size}");
             }
         }
-        let of_sha256 = Manifest::of_tree(&*memory(bytes.clone()), Hashing::default(), &[], &()).unwrap();
+        let of_sha256 = Manifest::of_tree(&*memory(bytes.clone()), Hashing::default(), &Scope::default(), &()).unwrap();
         let refused = VerifiedTree::lazy(memory(bytes), &of_sha256, outboard(&values));
         assert!(matches!(cause(refused), VerifyError::Outboard(_)));
     }
@@ -419,15 +421,15 @@ mod tests {
             for hashing in HashType::ALL.into_iter().flat_map(|hash| [whole(hash), shards(hash, PIECE)]) {
                 type Job<'a> = &'a dyn Fn(&dyn Progress) -> Result<()>;
                 fs::write(&path, &bytes).unwrap();
-                let manifest = Manifest::of_tree(&*tree(), hashing, &[], &()).unwrap();
+                let manifest = Manifest::of_tree(&*tree(), hashing, &Scope::default(), &()).unwrap();
                 let key = crate::keys::SigningKey::generate(crate::keys::Algorithm::Ed25519).unwrap();
-                let (bundle, policy) =
-                    (key.sign(&manifest).unwrap(), crate::signing::Policy::require(key.verifying_key()));
+                let signatures = crate::signing::Signatures::new().and(None, key.sign(&manifest).unwrap());
+                let policy = crate::signing::Policy::require(key.verifying_key());
                 let jobs: [Job<'_>; 4] = [
-                    &|progress| Manifest::of_tree(&*tree(), hashing, &[], progress).map(drop),
-                    &|progress| Manifest::with_outboard(&*tree(), &[], progress).map(drop),
+                    &|progress| Manifest::of_tree(&*tree(), hashing, &Scope::default(), progress).map(drop),
+                    &|progress| Manifest::with_outboard(&*tree(), &Scope::default(), progress).map(drop),
                     &|progress| VerifiedTree::eager(tree(), &manifest, progress).map(drop),
-                    &|progress| policy.verify_tree(&*tree(), &bundle, None, progress).map(drop),
+                    &|progress| policy.verify_tree(&*tree(), &signatures, progress).map(drop),
                 ];
                 for job in jobs {
                     fs::write(&path, &bytes).unwrap();
@@ -467,8 +469,8 @@ mod tests {
         let open = || -> Box<dyn Tree> { Box::new(Directory::open(home.path()).unwrap()) };
         fs::write(home.path().join("a"), "signed").unwrap();
         fs::write(home.path().join("b"), "").unwrap();
-        let of_files = Manifest::of_tree(&*open(), Hashing::default(), &[], &()).unwrap();
-        let of_shards = Manifest::of_tree(&*open(), shards(HashType::Sha256, 4), &[], &()).unwrap();
+        let of_files = Manifest::of_tree(&*open(), Hashing::default(), &Scope::default(), &()).unwrap();
+        let of_shards = Manifest::of_tree(&*open(), shards(HashType::Sha256, 4), &Scope::default(), &()).unwrap();
         fs::write(home.path().join("c"), "").unwrap();
         fs::write(home.path().join("d"), "added").unwrap();
         for (manifest, paths) in [(&of_files, &["a", "b"][..]), (&of_shards, &["a", "b", "c"])] {
@@ -524,7 +526,7 @@ mod tests {
             let source = Sealed(SliceAt::new(bytes.to_vec()), Arc::clone(&read));
             Box::new(SingleFile::new("weights", Arc::new(source)))
         };
-        let manifest = Manifest::of_tree(&*sealed(&bytes), Hashing::default(), &[], &()).unwrap();
+        let manifest = Manifest::of_tree(&*sealed(&bytes), Hashing::default(), &Scope::default(), &()).unwrap();
         read.store(0, Ordering::SeqCst);
         let verified = VerifiedTree::eager(sealed(&bytes), &manifest, &()).unwrap();
         verified.open("weights").unwrap().read_at(5, &mut [0; 7]).unwrap();

@@ -11,7 +11,7 @@ use super::fingerprint::{CODE_LEN, Code};
 use super::keystream::{Key, RUN, Role};
 use crate::crypto;
 use crate::error::{Cause, Result, WatermarkError};
-use crate::format::{ModelIndex, SIGNATURE_FILE};
+use crate::format::{ModelIndex, is_about};
 use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
 use crate::io::progress::{Progress, step};
 use crate::io::{ReadAt, ReadAtExt, Tree, tree};
@@ -117,7 +117,7 @@ impl<'a> Watermark<'a> {
             let dir = AtomicDir::create(marked)?;
             progress.begin("mark", tree.total_size());
             let mut distortion = Distortion::default();
-            for entry in tree.entries().iter().filter(|entry| entry.path != SIGNATURE_FILE) {
+            for entry in tree.entries().iter().filter(|entry| !is_about(&entry.path)) {
                 let file = dir.file(&entry.path, Access::Shared)?;
                 distortion.add(marker.write_file(tree, &entry.path, file, progress)?);
             }

@@ -97,7 +97,9 @@ fn inspect_needs_no_key() {
     let plain = weightmark(["inspect", &home.at("model"), "--json"]).json();
     assert_eq!(plain["files"][1]["path"], "model.safetensors");
     assert_eq!(plain["files"][1]["tensors"].as_array().unwrap().len(), 3);
-    assert_eq!(plain["signature"].as_str().unwrap().len(), 64);
+    let signature = &plain["signatures"][0];
+    assert_eq!(signature["path"], "model.sig");
+    assert!(signature["claims"].as_str().unwrap().starts_with("3 files of \"model\", by key "), "{signature}");
 
     weightmark(["encrypt", &home.at("model"), "-r", &home.at("id.key.pub"), "--context", "c@1", "-o", &home.at("enc")])
         .ok();

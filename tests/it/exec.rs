@@ -21,8 +21,8 @@ const ANOTHER: [&str; 3] = ["--reuid=65533", "--regid=65533", "--clear-groups"];
 fn sealed() -> Home {
     let home = Home::with_keys();
     home.model("model", 20_000);
-    home.write("model/weights.bin", RUN.repeat(4000));
-    seal(&home, "model/weights.bin", "file.wmenc");
+    home.write("model/weights.dat", RUN.repeat(4000));
+    seal(&home, "model/weights.dat", "file.wmenc");
     seal(&home, "model", "dir");
     home
 }
@@ -68,8 +68,8 @@ fn is_root() -> bool {
 #[test]
 fn any_command_reads_a_lone_file_by_its_path() {
     let home = sealed();
-    let plain = home.read("model/weights.bin");
-    let digest = Run::of(Command::new("sha256sum").arg(home.path("model/weights.bin"))).ok();
+    let plain = home.read("model/weights.dat");
+    let digest = Run::of(Command::new("sha256sum").arg(home.path("model/weights.dat"))).ok();
     let digest = digest.split(' ').next().unwrap();
     let printed = exec(&home, "file.wmenc", &["sha256sum", "{}"]).ok();
     assert!(printed.starts_with(digest) && printed.contains("  /proc/"), "{printed}");
@@ -113,7 +113,7 @@ sys.exit(subprocess.run(command, close_fds=True).returncode)
 #[test]
 fn nobody_changes_what_was_sealed() {
     let home = sealed();
-    let plain = home.read("model/weights.bin");
+    let plain = home.read("model/weights.dat");
     for (command, cause) in [
         (": > \"$0\"", "Operation not permitted"),
         ("truncate -s 10 \"$0\"", "Operation not permitted"),
@@ -158,11 +158,11 @@ fn what_does_not_run_says_why() {
     exec(&home, "dir", &["{}"]).fails(2, &["no {} among the arguments"]);
     exec(&home, "file.wmenc", &["no-such-command", "{}"]).fails(3, &["no-such-command", "cannot run", "No such file"]);
     exec(&home, "file.wmenc", &[&home.at("id.key"), "{}"]).fails(3, &["id.key", "cannot run", "Permission denied"]);
-    for plain in ["model", "model/weights.bin"] {
+    for plain in ["model", "model/weights.dat"] {
         exec(&home, plain, &touch).fails(1, &[plain, "expected to be encrypted, and it is not"]);
     }
     exec(&home, "nowhere", &touch).fails(3, &["nowhere", "cannot open"]);
-    exec(&home, "dir/weights.bin.wmenc", &touch).fails(3, &["the file belongs to an encrypted directory"]);
+    exec(&home, "dir/weights.dat.wmenc", &touch).fails(3, &["the file belongs to an encrypted directory"]);
     for name in ["file.wmenc", "dir"] {
         let artifact = home.at(name);
         weightmark(line(&artifact, &home.at("other.key"), &[], &touch))
@@ -176,7 +176,7 @@ fn what_does_not_run_says_why() {
     }
     // a single wrong byte, and the command never starts
     for (name, place) in
-        [("file.wmenc", "file.wmenc"), ("dir", "dir/weights.bin.wmenc"), ("dir", "dir/config.json.wmenc")]
+        [("file.wmenc", "file.wmenc"), ("dir", "dir/weights.dat.wmenc"), ("dir", "dir/config.json.wmenc")]
     {
         let whole = home.read(place);
         for at in [100, whole.len() - 1, whole.len() - 20] {
@@ -197,7 +197,7 @@ fn what_does_not_run_says_why() {
 #[test]
 fn a_directory_is_in_its_own_place_for_the_command_alone() {
     let home = sealed();
-    let script = "ls -R \"$0\"; cat \"$0/config.json\"; head -c 20 \"$0/weights.bin\"";
+    let script = "ls -R \"$0\"; cat \"$0/config.json\"; head -c 20 \"$0/weights.dat\"";
     let expected = Run::of(Command::new("sh").args(["-c", script, "model"]).current_dir(home.path("."))).ok();
     std::os::unix::fs::symlink("dir", home.path("link")).unwrap();
     let dir = home.path("dir").canonicalize().unwrap().to_str().unwrap().to_owned();
@@ -212,7 +212,7 @@ fn a_directory_is_in_its_own_place_for_the_command_alone() {
     for change in [
         "echo x > \"$0/config.json\"",
         "touch \"$0/new\"",
-        "rm \"$0/weights.bin\"",
+        "rm \"$0/weights.dat\"",
         "mkdir \"$0/d\"",
         "mv \"$0/config.json\" \"$0/x\"",
     ] {
@@ -246,19 +246,19 @@ fn a_directory_is_in_its_own_place_for_the_command_alone() {
 fn files_of_closed_groups_are_not_there() {
     let home = Home::with_keys();
     home.model("model", 20_000);
-    home.write("model/adapters/acme/a.bin", "for acme");
+    home.write("model/adapters/acme/a.dat", "for acme");
     weightmark(["keygen", "symmetric", "-o", &home.at("acme.key")]).ok();
     let group = format!("adapters/acme={}", home.at("acme.key"));
     let (model, sealed, recipient) = (home.at("model"), home.at("sealed"), home.at("id.key.pub"));
     weightmark(["encrypt", &model, "-r", &recipient, "--group", &group, "-o", &sealed]).ok();
     let list = ["find", "{}", "-type", "f", "-printf", "%P\\n"];
     exec(&home, "sealed", &list)
-        .fails(4, &["sealed", "encrypted file \"adapters/acme/a.bin\" is closed to the identities given"]);
+        .fails(4, &["sealed", "encrypted file \"adapters/acme/a.dat\" is closed to the identities given"]);
     let seen = weightmark(line(&sealed, &home.at("id.key"), &["--partial"], &list)).ok();
     let mut seen: Vec<_> = seen.lines().collect();
     seen.sort_unstable();
     assert_eq!(seen, ["config.json", "model.safetensors", "tokenizer/vocab.txt"]);
-    assert_eq!(weightmark(line(&sealed, &home.at("acme.key"), &["--partial"], &list)).ok(), "adapters/acme/a.bin\n");
+    assert_eq!(weightmark(line(&sealed, &home.at("acme.key"), &["--partial"], &list)).ok(), "adapters/acme/a.dat\n");
     let (both, files) = (["-i", &home.at("acme.key")], ["sh", "-c", "find \"$0\" -type f | wc -l", "{}"]);
     assert_eq!(weightmark(line(&sealed, &home.at("id.key"), &both, &files)).ok(), "4\n");
 }
@@ -342,7 +342,7 @@ fn unprivileged(home: &Home) -> (Command, String) {
 #[test]
 fn nobody_in_particular_can_run_on_a_file_and_others_cannot_look() {
     let home = sealed();
-    let digest = Run::of(Command::new("sha256sum").arg(home.path("model/weights.bin"))).ok();
+    let digest = Run::of(Command::new("sha256sum").arg(home.path("model/weights.dat"))).ok();
     let (mut program, key) = unprivileged(&home);
     let artifact = home.at("file.wmenc");
     let command = ["sh", "-c", "sha256sum < \"$0\" && ! echo x 2> /dev/null > \"$0\"", "{}"];

@@ -8,7 +8,7 @@ use weightmark::error::{Code, EncryptionError, FormatError, KeyError, VerifyErro
 use weightmark::io::{ReadAtExt, SliceAt, tree};
 use weightmark::keys::{Algorithm, Identity, InputKey, Recipient, SigningKey, Stanza, XWingIdentity, XWingRecipient};
 use weightmark::model::OpenOptions;
-use weightmark::signing::{Manifest, Policy};
+use weightmark::signing::{Manifest, Policy, Signatory};
 use weightmark::{Error, Model, Result};
 
 use super::support::{Home, Run, python, weightmark};
@@ -88,7 +88,8 @@ fn an_encrypted_and_signed_model_loads_for_whoever_expects_just_that() {
     let (model, plain) = (market.open("sealed").unwrap(), Model::options().danger_accept_unsigned());
     let plain = plain.open(home.path("model")).unwrap();
     assert_eq!(model.verified().unwrap().files(), 3);
-    assert_eq!(model.verified().unwrap().signer().id(), market.release.verifying_key().id());
+    let signer = Signatory::Key(market.release.verifying_key());
+    assert_eq!(model.verified().unwrap().signatories(), [signer]);
     for (_, info) in plain.tensors() {
         assert_eq!(model.tensor(&info.name).unwrap().bytes(), plain.tensor(&info.name).unwrap().bytes());
     }
@@ -330,14 +331,14 @@ fn files_beside_the_encrypted_ones_are_not_part_of_the_model() {
     home.write("sealed/adapters/adapter.safetensors", "evil");
     let model = market.open("sealed").unwrap();
     let paths: Vec<_> = model.files().entries().iter().map(|entry| entry.path.as_str()).collect();
-    assert_eq!(paths, ["config.json", "model.safetensors", "model.sig", "tokenizer/vocab.txt"]);
+    assert_eq!(paths, ["config.json", "model.safetensors", "tokenizer/vocab.txt"]);
     assert_eq!(model.verified().unwrap().files(), 3);
     assert_eq!(model.files().open("config.json").unwrap().read_all(100).unwrap(), home.read("model/config.json"));
     let plain = Model::options().danger_accept_unsigned().open(home.path("model")).unwrap();
     assert_eq!(model.tensor("a.weight").unwrap(), plain.tensor("a.weight").unwrap());
     assert!(matches!(
         model.files().open("evil.py").map(|_| ()),
-        Err(Error::Encryption { cause: EncryptionError::MissingFile { path }, .. }) if path == "evil.py"
+        Err(Error::Verify { cause: VerifyError::MissingFile { path }, .. }) if path == "evil.py"
     ));
     weightmark(["decrypt", &home.at("sealed"), "-i", &home.at("id.key"), "-o", &home.at("out")]).ok();
     Run::of(Command::new("diff").args(["-r", &home.at("model"), &home.at("out")])).ok();

@@ -1,10 +1,13 @@
 //! Trusted roots of keyless signatures, as files that are read from disk.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use weightmark::error::{Error, VerifyError};
 use weightmark::signing::Keyless;
+
+use super::support::weightmark;
 
 fn vector(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/signing/keyless").join(name)
@@ -69,4 +72,30 @@ fn a_trusted_root_that_cannot_be_read_is_named() {
     let large = fs::File::create(&missing).unwrap();
     large.set_len((4 << 20) + 1).unwrap();
     assert!(matches!(load(&missing), Error::Io { op: "read", .. }));
+}
+
+/// Real signatures of the reference tool, from its versions 0.3.1, 1.0.0 and 1.1.0, of one model.
+#[test]
+fn the_command_line_verifies_real_ones_offline() {
+    let (model, root) = (vector("model"), vector("trusted_root.json"));
+    let verify = |signature: &str, identity: &str, issuer: &str| {
+        let signature = vector(signature);
+        let trust = ["--certificate-identity", identity, "--certificate-oidc-issuer", issuer, "--trusted-root"];
+        let line = ["--json", "verify"].map(OsStr::new).into_iter().chain([model.as_os_str()]);
+        let line = line.chain(trust.map(OsStr::new)).chain([root.as_os_str(), OsStr::new("--signature")]);
+        weightmark(line.chain([signature.as_os_str(), OsStr::new("--ignore-paths"), OsStr::new("ignore-me")]))
+    };
+    let (identity, issuer) = ("stefanb@us.ibm.com", "https://sigstore.verify.ibm.com/oauth2");
+    for signature in ["v0.3.1.sig", "v1.0.0.sig", "v1.1.0.sig"] {
+        let verified = verify(signature, identity, issuer).json();
+        assert_eq!((&verified["signer"]["kind"], &verified["files"]), (&"keyless".into(), &2.into()), "{signature}");
+        assert_eq!(verified["signer"]["identity"], identity);
+        assert!(verified["signer"]["time"]["at"].as_str().unwrap().starts_with("2025-"), "{verified}");
+        for (identity, issuer) in [("stefanb@us.ibm.co", issuer), (identity, "https://sigstore.verify.ibm.com/oauth3")]
+        {
+            let refused = verify(signature, identity, issuer);
+            assert!(refused.stdout.contains("\"code\":\"sigstore\""), "{}", refused.stdout);
+            refused.fails(1, &["keyless signature"]);
+        }
+    }
 }

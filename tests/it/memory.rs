@@ -12,7 +12,7 @@ use weightmark::error::{EncryptionError, Error, Result};
 use weightmark::io::tree::{SingleFile, Tree};
 use weightmark::io::{FileAt, MmapAt, ReadAt, ReadAtExt, SliceAt};
 use weightmark::keys::{Identity, XWingIdentity};
-use weightmark::signing::{Manifest, VerifiedTree};
+use weightmark::signing::{Manifest, Scope, VerifiedTree};
 
 use super::support::{Home, Random, python};
 
@@ -122,7 +122,7 @@ fn verified_reads_allocate_what_is_around_their_edges() {
     const GROUP: usize = 64 << 10;
     let text = noise(4, 4 << 20);
     let tree = || Box::new(SingleFile::new("weights", Arc::new(SliceAt::new(text.clone()))));
-    let (manifest, outboard) = Manifest::with_outboard(&*tree(), &[], &()).unwrap();
+    let (manifest, outboard) = Manifest::with_outboard(&*tree(), &Scope::default(), &()).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(|| {
         let (lazy, kept) = allocated(|| VerifiedTree::lazy(tree(), &manifest, Some(outboard.source())).unwrap());

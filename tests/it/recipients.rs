@@ -216,10 +216,10 @@ fn a_passphrase_is_asked_for_on_the_terminal_and_not_shown() {
 /// `model`, with adapters for two customers that have keys of their own, and `sealed`.
 fn adapters(home: &Home) {
     home.model("model", 20_000);
-    home.write("model/adapters/acme/a.bin", "for acme");
-    home.write("model/adapters/acme/deep/b.bin", "for acme too");
-    home.write("model/adapters/acmes.bin", "for all");
-    home.write("model/adapters/beta.bin", "for beta");
+    home.write("model/adapters/acme/a.dat", "for acme");
+    home.write("model/adapters/acme/deep/b.dat", "for acme too");
+    home.write("model/adapters/acmes.dat", "for all");
+    home.write("model/adapters/beta.dat", "for beta");
     weightmark(["keygen", "identity", "--x25519", "-o", &home.at("acme.key")]).ok();
     weightmark(["keygen", "identity", "-o", &home.at("ally.key")]).ok();
     weightmark(["keygen", "symmetric", "-o", &home.at("beta.key")]).ok();
@@ -231,7 +231,7 @@ fn adapters(home: &Home) {
         "--group",
         &format!("adapters/acme/={}", home.at("acme.key.pub")),
         "--group",
-        &format!("adapters/beta.bin={}", home.at("beta.key")),
+        &format!("adapters/beta.dat={}", home.at("beta.key")),
         "--group",
         &format!("adapters/acme={}", home.at("ally.key.pub")),
         "--context",
@@ -242,9 +242,9 @@ fn adapters(home: &Home) {
     .ok();
 }
 
-const MAIN: [&str; 4] = ["adapters/acmes.bin", "config.json", "model.safetensors", "tokenizer/vocab.txt"];
-const ACME: [&str; 2] = ["adapters/acme/a.bin", "adapters/acme/deep/b.bin"];
-const BETA: [&str; 1] = ["adapters/beta.bin"];
+const MAIN: [&str; 4] = ["adapters/acmes.dat", "config.json", "model.safetensors", "tokenizer/vocab.txt"];
+const ACME: [&str; 2] = ["adapters/acme/a.dat", "adapters/acme/deep/b.dat"];
+const BETA: [&str; 1] = ["adapters/beta.dat"];
 
 #[test]
 fn groups_open_to_their_own_and_leave_the_others_out() {
@@ -253,7 +253,7 @@ fn groups_open_to_their_own_and_leave_the_others_out() {
     let inspected = weightmark(["inspect", &home.at("sealed"), "--json"]).json();
     let groups = inspected["envelope"]["groups"].as_array().unwrap();
     let paths: Vec<_> = groups.iter().map(|group| group["path"].as_str().unwrap()).collect();
-    assert_eq!(paths, ["", "adapters/acme", "adapters/beta.bin"]);
+    assert_eq!(paths, ["", "adapters/acme", "adapters/beta.dat"]);
     let kinds = |group: &Value| -> Vec<String> {
         group["recipients"].as_array().unwrap().iter().map(|r| r[0].as_str().unwrap().to_owned()).collect()
     };

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use weightmark::error::{KeyError, VerifyError};
 use weightmark::keys::{Algorithm, Signer, SigningKey, VerifyingKey};
-use weightmark::signing::{self, Bundle, Manifest, Policy};
+use weightmark::signing::{self, Bundle, Manifest, Policy, Signatory, Signatures};
 use weightmark::{Error, Model};
 
 use super::support::{Home, Run, on_terminal, secret, weightmark};
@@ -20,7 +20,7 @@ fn signed() -> (Home, SigningKey) {
     (home, key)
 }
 
-fn cause(result: Result<impl Sized, Error>) -> VerifyError {
+pub(super) fn cause(result: Result<impl Sized, Error>) -> VerifyError {
     match result {
         Err(Error::Verify { cause, .. }) => cause,
         Err(other) => panic!("{other:?}"),
@@ -44,7 +44,15 @@ fn a_model_that_is_not_exactly_what_was_signed_is_refused() {
         assert_eq!(cause(verify()), DigestMismatch { path: "tokenizer/vocab.txt".into() });
     }
     home.write("model/tokenizer/vocab.txt", &original);
-    for extra in ["modeling.py", ".hidden", "Config.json", "tokenizer/.x", "model.sig.bak", "tokenizer/.git/hooks"] {
+    for extra in [
+        "modeling.py",
+        ".hidden",
+        "Config.json",
+        "tokenizer/.x",
+        "model.sig.bak",
+        "tokenizer/.git/hooks",
+        "tokenizer/model.sig",
+    ] {
         home.write(&format!("model/{extra}"), "");
         assert_eq!(cause(verify()), ExtraFile { path: extra.into() });
         fs::remove_file(home.path("model").join(extra)).unwrap();
@@ -95,7 +103,8 @@ fn every_changed_byte_of_a_signature_file_is_refused_or_means_the_same() {
         let mut changed = whole.clone();
         changed[at] ^= 1;
         let verified = Bundle::parse(&changed)
-            .is_ok_and(|bundle| policy.verify_tree(&*tree, &bundle, Some("model.sig"), &()).is_ok());
+            .map(|bundle| Signatures::new().and(Some("model.sig".into()), bundle))
+            .is_ok_and(|signatures| policy.verify_tree(&*tree, &signatures, &()).is_ok());
         assert!(!verified, "byte {at}");
     }
     for end in 0..whole.len() {
@@ -183,7 +192,8 @@ fn every_algorithm_signs() {
         let key = SigningKey::generate(algorithm).unwrap();
         let public = key.verifying_key();
         key.sign(&Manifest::of(home.path("model")).unwrap()).unwrap().write(home.path("model/model.sig")).unwrap();
-        assert_eq!(Policy::require(public.clone()).verify(home.path("model")).unwrap().signer(), &public);
+        let verified = Policy::require(public.clone()).verify(home.path("model")).unwrap();
+        assert_eq!(verified.signatories(), [Signatory::Key(public)]);
     }
 }
 
@@ -277,7 +287,6 @@ fn an_encrypted_key_signs_with_its_passphrase() {
 
 #[test]
 fn signatures_from_before_v1_are_verified() {
-    use base64::prelude::{BASE64_STANDARD, Engine};
     use sha2::{Digest, Sha256};
     let home = Home::new();
     home.model("model", 5_000);
@@ -293,8 +302,21 @@ fn signatures_from_before_v1_are_verified() {
         "predicateType": "https://model_signing/Digests/v0.1",
         "predicate": {"unused": "Unused, just passed due to API requirements"},
     });
-    let (payload, kind) = (statement.to_string(), "application/vnd.in-toto+json");
     let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+    home.write("model/model.sig", bundle(&key, &statement.to_string()));
+    let verify = || Policy::require(key.verifying_key()).verify(home.path("model"));
+    assert_eq!(verify().unwrap().files(), 3);
+    home.write("model/new", "");
+    assert!(matches!(verify(), Err(Error::Verify { cause: VerifyError::ExtraFile { .. }, .. })));
+    std::fs::remove_file(home.path("model/new")).unwrap();
+    home.write("model/config.json", "{}");
+    assert!(matches!(verify(), Err(Error::Verify { cause: VerifyError::DigestMismatch { .. }, .. })));
+}
+
+/// A bundle over any payload, in the way of tools from before OMS 1.0.
+pub(super) fn bundle(key: &SigningKey, payload: &str) -> String {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    let kind = "application/vnd.in-toto+json";
     let signature = key.sign_bytes(format!("DSSEv1 {} {kind} {} {payload}", kind.len(), payload.len()).as_bytes());
     let raw = BASE64_STANDARD.encode(key.verifying_key().to_pem());
     let bundle = json!({
@@ -306,12 +328,77 @@ fn signatures_from_before_v1_are_verified() {
             "signatures": [{"sig": BASE64_STANDARD.encode(signature), "keyid": null}],
         },
     });
-    home.write("model/model.sig", bundle.to_string());
-    let verify = || Policy::require(key.verifying_key()).verify(home.path("model"));
-    assert_eq!(verify().unwrap().files(), 3);
-    home.write("model/new", "");
-    assert!(matches!(verify(), Err(Error::Verify { cause: VerifyError::ExtraFile { .. }, .. })));
-    std::fs::remove_file(home.path("model/new")).unwrap();
-    home.write("model/config.json", "{}");
-    assert!(matches!(verify(), Err(Error::Verify { cause: VerifyError::DigestMismatch { .. }, .. })));
+    bundle.to_string()
+}
+
+#[test]
+fn bombs_are_refused_at_once() {
+    use VerifyError::*;
+    let (home, key) = signed();
+    let policy = Policy::require(key.verifying_key());
+    // a signature file of 10 GB, none of it on the disk
+    let file = fs::File::create(home.path("model/model.sig")).unwrap();
+    file.set_len(10 << 30).unwrap();
+    assert!(matches!(policy.verify(home.path("model")), Err(Error::Io { .. })));
+    // deep, in the bundle and in the statement
+    let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(1 << 20), close.repeat(1 << 20));
+    for bomb in [deep("[", "]"), deep("{\"a\":", "}")] {
+        assert!(matches!(Bundle::parse(bomb.as_bytes()), Err(MalformedBundle(_))));
+        let entries = format!("{{\"verificationMaterial\":{{\"tlogEntries\":[{bomb}]}}}}");
+        assert!(matches!(Bundle::parse(entries.as_bytes()), Err(MalformedBundle(_))));
+        let statement = format!("{{\"_type\":\"https://in-toto.io/Statement/v1\",\"predicate\":{bomb}}}");
+        home.write("model/model.sig", bundle(&key, &statement));
+        assert!(matches!(cause(policy.verify(home.path("model"))), MalformedStatement(_)));
+    }
+    // a million subjects, resources, ignored paths: read, and refused for what they say
+    let many = |item: &str| vec![item; 1_000_000].join(",");
+    let subject = r#"{"name":"a","digest":{"sha256":"00"}}"#;
+    for statement in [
+        format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{}],"predicateType":"https://model_signing/Digests/v0.1","predicate":{{}}}}"#,
+            many(subject)
+        ),
+        format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{}],"predicateType":"https://model_signing/signature/v1.0","predicate":{{}}}}"#,
+            many(subject)
+        ),
+    ] {
+        home.write("model/model.sig", bundle(&key, &statement));
+        assert!(matches!(cause(policy.verify(home.path("model"))), MalformedStatement(_)));
+    }
+}
+
+#[test]
+fn names_that_forge_output_are_escaped_and_names_that_are_not_text_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = Home::with_keys();
+    home.model("model", 5_000);
+    let (model, public) = (home.at("model"), home.at("release.pem.pub"));
+    weightmark(["sign", &model, "--key", &home.at("release.pem")]).ok();
+    for (name, shown) in [
+        ("a\nverified: 3 files", "a\\u{a}verified"),
+        ("\u{1b}[2Jx", "\\u{1b}[2Jx"),
+        ("\u{202e}yp.x", "\\u{202e}yp.x"),
+        ("\u{200b}", "\\u{200b}"),
+    ] {
+        home.write(&format!("model/{name}"), "x");
+        let run = weightmark(["verify", &model, "--key", &public]);
+        let raw = format!("{}{}", run.stdout, run.stderr);
+        assert!(!raw.contains(name), "{raw:?}");
+        run.fails(1, &["unsigned file"]);
+        // signed with such a name, and left out
+        let sig = home.at("odd.sig");
+        weightmark(["sign", &model, "--key", &home.at("release.pem"), "--signature", &sig, "--ignore-paths", name])
+            .ok();
+        let verified =
+            weightmark(["verify", &model, "--key", &public, "--signature", &sig, "--ignore-paths", "model.sig"]).ok();
+        assert!(verified.contains(shown) && !verified.contains(name), "{verified:?}");
+        fs::remove_file(sig).unwrap();
+        fs::remove_file(home.path("model").join(name)).unwrap();
+    }
+    let raw = home.path("model").join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+    fs::write(&raw, "x").unwrap();
+    weightmark(["verify", &model, "--key", &public]).fails(3, &["name is not UTF-8"]);
+    weightmark(["sign", &model, "--key", &home.at("release.pem"), "--signature", &home.at("x.sig")])
+        .fails(3, &["name is not UTF-8"]);
 }

@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Sign(Sign),
     /// Verify that a model is exactly what was signed
     Verify(Verify),
+    /// Tell what changed from one signed version of a model to another
+    Diff(Diff),
     /// Mark the weights of a model
     Embed(Embed),
     /// Look for an owner's mark in a suspect
@@ -223,12 +225,14 @@ pub(crate) struct Exec {
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) opening: Opening,
-    /// Public key that must have signed the model (PEM); any one of several
-    #[arg(long = "key", value_name = "PEM")]
-    pub(crate) keys: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// Run on a signed model without verifying it
-    #[arg(long, conflicts_with = "keys")]
+    #[arg(long, conflicts_with = "trust")]
     pub(crate) danger_accept_unsigned: bool,
+    /// Let this file be there although it holds code, or what is not provably plain data
+    #[arg(long, value_name = "PATH")]
+    pub(crate) allow_code: Vec<String>,
     /// What to run; {} stands for the path of the decrypted model
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
@@ -250,6 +254,12 @@ pub(crate) struct Sign {
     /// Decrypt the signing key with the passphrase in this file
     #[arg(long, value_name = "FILE")]
     pub(crate) key_passphrase_file: Option<PathBuf>,
+    /// Certificate of the signing key (PEM), to go with the signature in the place of the key's id
+    #[arg(long, value_name = "PEM")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Certificates between it and an authority (PEM)
+    #[arg(long = "certificate-chain", value_name = "PEM", requires = "certificate")]
+    pub(crate) certificate_chain: Vec<PathBuf>,
     /// Where to write the signature [default: MODEL/model.sig, or FILE.sig]
     #[arg(long, value_name = "PATH")]
     pub(crate) signature: Option<PathBuf>,
@@ -262,18 +272,81 @@ pub(crate) struct Sign {
     /// Hash files in parts of so many bytes, each with a digest of its own
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) shard_size: Option<u64>,
+    /// Write model.outboard (or FILE.outboard) too, by which a loader verifies just what it reads; hashes with blake3
+    #[arg(long, conflicts_with_all = ["hash", "shard_size"])]
+    pub(crate) outboard: bool,
+    /// Sign this file although it holds code, or what is not provably plain data; the release says so
+    #[arg(long, value_name = "PATH", requires = "release")]
+    pub(crate) allow_code: Vec<String>,
+    /// Release it too, as this name and version: what is code, chat template and tokenizer is signed by name
+    #[arg(long, value_name = "NAME@VERSION")]
+    pub(crate) release: Option<String>,
+    /// Let the release be good until this time (2027-01-31T00:00:00Z) or for so long (90days)
+    #[arg(long, value_name = "TIME", requires = "release")]
+    pub(crate) expires: Option<String>,
+    /// Name a model that this one was made from: base, fine-tuned, quantised, merged or converted, and where it lies
+    #[arg(long = "parent", value_name = "RELATION=MODEL", requires_all = ["release", "parent_keys"])]
+    pub(crate) parents: Vec<String>,
+    /// Public key that must have signed the parents (PEM); any one of several
+    #[arg(long = "parent-key", value_name = "PEM")]
+    pub(crate) parent_keys: Vec<PathBuf>,
+}
+
+/// Whose signature counts, and for what.
+#[derive(Args)]
+#[group(id = "trust", multiple = true)]
+pub(crate) struct Trust {
+    /// Public key that must have signed (PEM); any one of several
+    #[arg(long = "key", value_name = "PEM")]
+    pub(crate) keys: Vec<PathBuf>,
+    /// Trusted certificates: one of them must have issued the signer's, or be it (PEM)
+    #[arg(long = "certificate-chain", value_name = "PEM")]
+    pub(crate) authorities: Vec<PathBuf>,
+    /// Trusted root of sigstore, by which to verify keyless signatures offline: a trusted_root.json or a client trust config
+    #[cfg(feature = "sigstore")]
+    #[arg(long, value_name = "JSON", requires_all = ["issued_to", "oidc_issuer"])]
+    pub(crate) trusted_root: Option<PathBuf>,
+    /// Who must have known the identity of a keyless signer: the URL of an OpenID Connect provider
+    #[cfg(feature = "sigstore")]
+    #[arg(long = "certificate-oidc-issuer", value_name = "URL", requires = "trusted_root")]
+    pub(crate) oidc_issuer: Option<String>,
+    /// To whom the certificate must be issued: an e-mail address, URI or host name; any one of several
+    #[arg(long = "certificate-identity", value_name = "NAME", conflicts_with = "policy")]
+    pub(crate) issued_to: Vec<String>,
+    /// Who may sign which models, from a file
+    #[arg(long, value_name = "TOML", conflicts_with_all = ["keys", "authorities"])]
+    pub(crate) policy: Option<PathBuf>,
+    /// Refuse a model that was signed under another name
+    #[arg(long, value_name = "NAME", requires = "trust")]
+    pub(crate) name: Option<String>,
+    /// Refuse a model without a release, or of a lower version
+    #[arg(long, value_name = "N")]
+    pub(crate) minimum_version: Option<u64>,
+    /// Keep the versions seen in this file, and refuse one that is lower
+    #[arg(long, value_name = "FILE")]
+    pub(crate) high_water: Option<PathBuf>,
+    /// Take no signature by the key of this id
+    #[arg(long = "revoked", value_name = "ID", value_parser = key_id)]
+    pub(crate) revoked: Vec<String>,
+}
+
+fn key_id(text: &str) -> Result<String, &'static str> {
+    let is_key_id = weightmark::signing::Policy::is_key_id(text);
+    if is_key_id { Ok(text.to_owned()) } else { Err("the id of a key has 64 hexadecimal digits in lower case") }
 }
 
 #[derive(Args)]
 pub(crate) struct Verify {
     /// A model: a directory or one file
     pub(crate) model: PathBuf,
-    /// Public key that must have signed (PEM); any one of several
-    #[arg(long = "key", value_name = "PEM", required = true)]
-    pub(crate) keys: Vec<PathBuf>,
-    /// The signature [default: MODEL/model.sig, or FILE.sig]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) signature: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// Signature; one of several [default: MODEL/model.sig and model.*.sig, or FILE.sig and FILE.release.sig]
+    #[arg(long = "signature", value_name = "PATH")]
+    pub(crate) signatures: Vec<PathBuf>,
+    /// Refuse it unless it was made from this model, signed under the same policy
+    #[arg(long = "parent", value_name = "MODEL")]
+    pub(crate) parents: Vec<PathBuf>,
     /// Tolerate files that were not signed
     #[arg(long)]
     pub(crate) ignore_unsigned_files: bool,
@@ -282,6 +355,16 @@ pub(crate) struct Verify {
     pub(crate) ignore_paths: Vec<String>,
     #[command(flatten)]
     pub(crate) opening: Opening,
+}
+
+#[derive(Args)]
+pub(crate) struct Diff {
+    /// A signed model, or one signature file
+    pub(crate) from: PathBuf,
+    /// Another
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 #[derive(Args)]

@@ -25,9 +25,10 @@ pub(crate) fn run(args: &Exec, bars: &Bars) -> Outcome {
         enter_namespace()?; // before the first thread: key derivation has some
     }
     let mut options = keys::options(&args.opening)?;
-    if let Some(policy) = keys::policy(&args.keys)? {
+    if let Some(policy) = keys::policy(&args.trust)? {
         options = options.policy(policy);
     }
+    options = args.allow_code.iter().fold(options, |options, path| options.danger_allow_code(path));
     if args.danger_accept_unsigned {
         options = options.danger_accept_unsigned();
     }

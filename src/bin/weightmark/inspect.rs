@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 use weightmark::encryption::{self, Inspection, KEYS_FILE};
-use weightmark::error::{FormatError, Printable, VerifyError};
-use weightmark::format::{ModelFile, ModelIndex};
+use weightmark::error::{FormatError, Printable};
+use weightmark::format::{ModelFile, ModelIndex, is_signature};
 use weightmark::io::{Entry, Tree, tree};
-use weightmark::signing::Policy;
+use weightmark::signing::Bundle;
 use weightmark::tensor::Storage;
 use weightmark::{Error, Result};
 
@@ -77,15 +77,14 @@ fn report_plain(tree: &dyn Tree, json: bool) -> Outcome {
             describe(&mut text, entry, found, refused);
         }
     }
-    let hint = match Policy::find(tree) {
-        Ok(bundle) => Some(bundle.key_hint().unwrap_or_default().to_owned()),
-        Err(Error::Verify { cause: VerifyError::NoSignature { .. }, .. }) => None,
-        Err(_) => Some("unreadable".to_owned()),
-    };
-    if let Some(hint) = &hint {
-        line(&mut text, format_args!("signature: claims to be by key {} (not verified)", Printable(hint)));
+    let mut signatures = Vec::new();
+    for entry in tree.entries().iter().filter(|entry| is_signature(&entry.path) && !tree.is_single_file()) {
+        let bundle = tree.open(&entry.path).and_then(|source| Bundle::read_from(&*source));
+        let claims = bundle.map_or_else(|_| "unreadable".into(), |bundle| bundle.claims());
+        line(&mut text, format_args!("signature:  {} (not verified)", Printable(&claims)));
+        signatures.push(json!({"path": entry.path, "claims": claims}));
     }
-    print(json, "inspect", json!({"encrypted": false, "files": files, "signature": hint}), &text)
+    print(json, "inspect", json!({"encrypted": false, "files": files, "signatures": signatures}), &text)
 }
 
 /// One file for people: what it is, its metadata and its tensors.

@@ -9,11 +9,11 @@ use weightmark::keys::{
     Identity, Passphrase, Recipient, SigningKey, VerifyingKey, file, load_identity, load_recipient,
 };
 use weightmark::model::OpenOptions;
-use weightmark::signing::Policy;
+use weightmark::signing::{Authority, CertificateAuthority, Policy, Rule};
 use weightmark::{Error, Model, Result};
 use zeroize::Zeroizing;
 
-use crate::cli::{Opening, Recipients};
+use crate::cli::{Opening, Recipients, Trust};
 use crate::output::{Failure, shown};
 
 /// Encrypts to whom the user names.
@@ -92,11 +92,63 @@ pub(crate) fn options(args: &Opening) -> Result<OpenOptions> {
     })
 }
 
-/// A policy that takes a signature by any one of these public keys.
-pub(crate) fn policy(paths: &[PathBuf]) -> Result<Option<Policy>> {
-    let mut keys = paths.iter().map(VerifyingKey::load);
-    let first = keys.next().transpose()?.map(Policy::require);
-    first.map(|first| keys.try_fold(first, |policy, key| Ok(policy.or(key?)))).transpose()
+/// The policy that the user has put together, if any.
+pub(crate) fn policy(args: &Trust) -> Result<Option<Policy>> {
+    let Some(mut policy) = signers(args)? else { return Ok(None) };
+    if let Some(name) = &args.name {
+        policy = policy.expect_name(name);
+    }
+    if let Some(version) = args.minimum_version {
+        policy = policy.minimum_version(version);
+    }
+    if let Some(file) = &args.high_water {
+        policy = policy.high_water(file);
+    }
+    Ok(Some(policy))
+}
+
+/// Who may sign, whatever is to be expected of one model.
+pub(crate) fn signers(args: &Trust) -> Result<Option<Policy>> {
+    let policy = match &args.policy {
+        Some(path) => Some(Policy::load(path)?),
+        None => any_of(authorities(args)?).map(Policy::from),
+    };
+    Ok(policy.map(|policy| args.revoked.iter().fold(policy, Policy::revoke)))
+}
+
+/// Everybody whom the user names one by one.
+fn authorities(args: &Trust) -> Result<Vec<Authority>> {
+    let mut authorities = load_keys(&args.keys)?;
+    #[cfg(feature = "sigstore")]
+    let is_keyless = args.trusted_root.is_some();
+    #[cfg(not(feature = "sigstore"))]
+    let is_keyless = false;
+    if !args.issued_to.is_empty() && args.authorities.is_empty() && !is_keyless {
+        return Err(Error::ApiMisuse("--certificate-identity needs --certificate-chain: a key has no name"));
+    }
+    if !args.authorities.is_empty() {
+        let authority = CertificateAuthority::load_all(&args.authorities)?;
+        authorities.push(args.issued_to.iter().fold(authority, CertificateAuthority::issued_to).into());
+    }
+    #[cfg(feature = "sigstore")]
+    if let (Some(root), Some(issuer)) = (&args.trusted_root, &args.oidc_issuer) {
+        for identity in &args.issued_to {
+            authorities.push(weightmark::signing::Keyless::load(root, identity, issuer)?.into());
+        }
+    }
+    Ok(authorities)
+}
+
+/// Public keys, as those whose signature counts.
+pub(crate) fn load_keys(paths: &[PathBuf]) -> Result<Vec<Authority>> {
+    paths.iter().map(|path| Ok(VerifyingKey::load(path)?.into())).collect()
+}
+
+/// A rule that takes a signature by any one of them.
+pub(crate) fn any_of(authorities: Vec<Authority>) -> Option<Rule> {
+    let mut authorities = authorities.into_iter();
+    let first = authorities.next().map(Rule::signed_by)?;
+    Some(authorities.fold(first, Rule::or))
 }
 
 /// The files of a model, decrypted as they are read if it is encrypted.

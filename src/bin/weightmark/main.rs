@@ -6,6 +6,7 @@
 mod cli;
 mod decrypt;
 mod detect;
+mod diff;
 mod embed;
 mod encrypt;
 #[cfg(target_os = "linux")]
@@ -37,8 +38,10 @@ fn main() -> ExitCode {
     let leaves_process = matches!(cli.command, Command::Exec(_));
     #[cfg(not(target_os = "linux"))]
     let leaves_process = false;
-    let reads =
-        matches!(cli.command, Command::Keygen(_) | Command::Inspect(_) | Command::Verify(_) | Command::Detect(_));
+    let reads = matches!(
+        cli.command,
+        Command::Keygen(_) | Command::Inspect(_) | Command::Verify(_) | Command::Diff(_) | Command::Detect(_)
+    );
     if !leaves_process {
         raise_file_limit();
     }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Sign(args) => sign::run(args, cli.json, &bars),
         Command::Verify(args) => verify::run(args, cli.json, &bars),
+        Command::Diff(args) => diff::run(args, cli.json),
         Command::Embed(args) => embed::run(args, cli.json, &bars),
         Command::Detect(args) => detect::run(args, cli.json, &bars),
         Command::Protect(args) => protect::run(args, cli.json, &bars),

@@ -2,16 +2,16 @@
 
 use std::fmt::Write;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weightmark::encryption::DecryptedTree;
 use weightmark::error::{Code, Printable};
 use weightmark::io::{Tree, tree};
-use weightmark::signing::{Bundle, Policy, SIGNATURE_FILE, Verified, signature_path};
+use weightmark::signing::{Bundle, Signatures, Verified};
 use weightmark::{Error, Result};
 
 use crate::cli::Verify;
 use crate::keys;
-use crate::output::{Outcome, print};
+use crate::output::{Outcome, hex, print};
 use crate::progress::Bars;
 use crate::sign::path_inside;
 
@@ -29,50 +29,65 @@ pub(crate) fn run(args: &Verify, json: bool, bars: &Bars) -> Outcome {
 }
 
 fn verify(args: &Verify, bars: &Bars) -> Result<Verified> {
-    let mut policy = keys::policy(&args.keys)?.ok_or(Error::ApiMisuse("no key to verify with"))?;
-    for path in &args.ignore_paths {
+    let signers = keys::signers(&args.trust)?;
+    let (Some(mut policy), Some(signers)) = (keys::policy(&args.trust)?, signers) else {
+        return Err(Error::ApiMisuse("nobody whose signature counts: name them with --key or --policy"));
+    };
+    for parent in &args.parents {
+        let root = *signers.verify(parent)?.root_digest();
+        policy = policy.expect_parent(root);
+    }
+    for path in args.ignore_paths.iter().map(|path| path.trim_end_matches('/')) {
+        if path.is_empty() {
+            return Err(Error::ApiMisuse("--ignore-paths of nothing: to tolerate all that was not signed, say so"));
+        }
         policy = policy.danger_ignore_path(path);
     }
     if args.ignore_unsigned_files {
         policy = policy.danger_ignore_unsigned_files();
     }
     let tree = keys::open(&args.model, &args.opening)?;
-    let (bundle, inside) = signature(args, &*tree)?;
-    policy.verify_tree(&*tree, &bundle, inside.as_deref(), bars)
+    policy.verify_tree(&*tree, &signatures(args, &*tree)?, bars)
 }
 
-/// The signature, and its path in the model if it lies there: the one named, or the one in its usual place, where it
-/// may be encrypted like the rest.
-fn signature(args: &Verify, tree: &dyn Tree) -> Result<(Bundle, Option<String>)> {
-    match &args.signature {
-        None if !tree.is_single_file() => Ok((Policy::find(tree)?, Some(SIGNATURE_FILE.to_owned()))),
-        named => {
-            let place = named.clone().unwrap_or_else(|| signature_path(&args.model));
-            // a file beside encrypted ones is not one of the model, whatever its name
-            let is_plain = !DecryptedTree::recognises(&*tree::open(&args.model)?);
-            Ok((Bundle::read(&place)?, path_inside(&args.model, &place).filter(|_| is_plain)))
-        }
+/// The signatures named, or those in their usual places, where they may be encrypted like the rest.
+fn signatures(args: &Verify, tree: &dyn Tree) -> Result<Signatures> {
+    if args.signatures.is_empty() {
+        return Signatures::find(&args.model, tree);
     }
+    // a file beside encrypted ones is not one of the model, whatever its name
+    let is_plain = !DecryptedTree::recognises(&*tree::open(&args.model)?);
+    args.signatures.iter().try_fold(Signatures::new(), |found, place| {
+        Ok(found.and(path_inside(&args.model, place).filter(|_| is_plain), Bundle::read(place)?))
+    })
 }
 
 fn report(verified: &Verified, json: bool) -> Outcome {
-    let (signer, algorithm) = (verified.signer().id(), format!("{:?}", verified.signer().algorithm()));
-    let mut text = format!("verified: {} files are exactly what key {signer} signed\n", verified.files());
+    let signers: Vec<Value> = verified.signatories().iter().map(|by| by.to_json()).collect();
+    let names: Vec<String> = verified.signatories().iter().map(|by| by.to_string()).collect();
+    let mut text =
+        format!("verified: {} files are exactly what {} signed\n", verified.files(), Printable(&names.join(" and ")));
+    if let Some(release) = verified.release() {
+        let _ = writeln!(text, "released as {} version {}", Printable(release.name()), release.version());
+    }
     for path in verified.ignored() {
         let _ = writeln!(text, "not covered by the signature: {}", Printable(path)); // a String takes everything
     }
     let object = json!({
         "verified": true,
-        "signer": {"key": signer, "algorithm": algorithm},
+        "signer": signers.first(),
+        "signers": signers,
         "name": verified.name(),
-        "root_digest": verified.root_digest(),
+        "root_digest": hex(verified.root_digest()),
+        "hash": verified.hashing().hash.name(),
         "files": verified.files(),
         "ignored": verified.ignored(),
+        "release": verified.release().map(|release| release.predicate()),
     });
     print(json, "verify", object, &text)
 }
 
-fn describe(error: &Error) -> serde_json::Value {
+fn describe(error: &Error) -> Value {
     match error {
         Error::Verify { cause, .. } => json!({"code": cause.word(), "path": cause.path()}),
         other => {
