@@ -30,6 +30,7 @@ mod it {
     mod rewrap;
     mod rooms;
     mod signing;
+    mod signing_vectors;
     mod support;
     mod vectors;
     mod watermark;

@@ -1,0 +1,1 @@
+{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json", "verificationMaterial": {"publicKey": {"hint": "d49e05e92ca4162a945f5e9d9971acbb920421cce624a7d69cabb90f1af95818"}, "tlogEntries": []}}
