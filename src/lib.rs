@@ -82,6 +82,7 @@
 //! | `ndarray` | | tensors as `ndarray` arrays |
 //! | `cli` | | the program `weightmark` |
 //! | `full` | | all of the above |
+//! | `sigstore` | | keyless signatures, verified offline; builds a C library |
 //!
 //! Features add, and never change what others do. Reading formats and plain models needs none.
 //!

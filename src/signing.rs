@@ -1,8 +1,9 @@
 //! Signing and verifying: OpenSSF Model Signing (OMS) v1.0, interoperable with its reference tool and stricter.
 //!
-//! A [`Manifest`] lists every file of a model with its SHA-256; a [`Bundle`] is that list, signed; a [`Policy`] says
+//! A [`Manifest`] lists every file of a model with its digest; a [`Bundle`] is that list, signed; a [`Policy`] says
 //! whose signature is required, and verifies that a model is exactly what was signed: no file changed, missing or
-//! added. The result is [`Verified`]. What is ours is in `spec/signing.md`.
+//! added. The result is [`Verified`], and, for whoever reads the model, a [`VerifiedTree`] that hands out nothing else. A
+//! [`Release`] says what OMS has no place for. What is ours is in `spec/signing.md`.
 //!
 //! ```
 //! use weightmark::keys::{Algorithm, SigningKey};

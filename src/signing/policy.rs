@@ -276,11 +276,9 @@ impl Policy {
         if models.is_empty() {
             return Err(VerifyError::NoSignature { path: SIGNATURE_FILE.into() });
         }
-        let release = releases.iter().map(|(release, _)| release).min_by_key(|release| release.issued()).cloned();
-        let roots: Vec<[u8; 32]> = models.iter().map(|(manifest, _)| manifest.root_digest()).collect();
+        let release = agreed(releases.iter().map(|(release, _)| release))?;
         if let Some(release) = &release
-            && (!roots.contains(release.root_digest())
-                || releases.iter().any(|(other, _)| !other.says_the_same(release)))
+            && !models.iter().any(|(manifest, _)| manifest.root_digest() == *release.root_digest())
         {
             return Err(VerifyError::ForeignRelease);
         }
@@ -356,6 +354,15 @@ fn check_files(tree: &dyn Tree, manifest: &Manifest, progress: &dyn Progress) ->
     hash(tree, manifest.hashing.hash, &mut hashed, progress)?;
     let odd = hashed.iter().zip(&manifest.resources).find(|(found, expected)| found.digest != expected.digest);
     odd.map_or(Ok(()), |(found, _)| Err(VerifyError::DigestMismatch { path: found.path.clone() }.on(tree.name())))
+}
+
+/// The one release that several signers speak of: the one that was issued first.
+fn agreed<'a>(releases: impl Iterator<Item = &'a Release> + Clone) -> Result<Option<Release>, VerifyError> {
+    let Some(first) = releases.clone().min_by_key(|release| release.issued()) else { return Ok(None) };
+    if releases.clone().all(|other| other.says_the_same(first)) {
+        return Ok(Some(first.clone()));
+    }
+    Err(VerifyError::ForeignRelease)
 }
 
 /// Holds statements about the files of one model to each other: they list the same files, with the same digests where these
