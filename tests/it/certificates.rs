@@ -8,7 +8,8 @@ use weightmark::Error;
 use weightmark::error::{CertificateError, KeyError, VerifyError};
 use weightmark::keys::{Algorithm, SigningKey};
 use weightmark::signing::{
-    Bundle, CertificateAuthority, CertificateChain, Manifest, Policy, Signatory, Signatures, sign_with_certificate,
+    Bundle, CertificateAuthority, CertificateChain, Manifest, Policy, Rule, Signatory, Signatures,
+    sign_with_certificate,
 };
 
 use super::support::{Home, python, script, weightmark};
@@ -127,6 +128,15 @@ fn a_key_of_the_path_can_be_revoked_and_a_certificate_is_no_key() {
         let refused = verify(&home, &policy().revoke(key), bundle());
         assert_eq!(refused, Err(VerifyError::Revoked { key: key.clone() }));
     }
+    // another rule knows the signer by a path on which nothing is revoked: that does not help under this one
+    let cases = cases();
+    let middle = cases.iter().find(|case| case.text("name") == "the middle as anchor").unwrap();
+    let anchor = Rule::signed_by(middle.authority()).models(["other"]);
+    let root = certified.key_ids().last().unwrap();
+    let policy_of_two = Policy::from(anchor).and(Rule::signed_by(case.authority()));
+    verify(&home, &policy_of_two, bundle()).unwrap();
+    let refused = verify(&home, &policy_of_two.revoke(root), bundle());
+    assert_eq!(refused, Err(VerifyError::Revoked { key: root.clone() }));
     let key = case.key().verifying_key();
     let refused = verify(&home, &Policy::require(key.clone()), bundle());
     assert_eq!(refused, Err(VerifyError::WrongMaterial { found: "a certificate" }));
