@@ -266,3 +266,16 @@ fn what_a_file_claims_is_not_allocated() {
     let inspected = || inspect(&SliceAt::new(&blocks)).map(drop);
     assert_eq!(cheaply("inspection", &inspected), EncryptionError::Truncated);
 }
+
+#[test]
+fn a_statement_that_nobody_has_verified_costs_no_more_than_its_size() {
+    let key = weightmark::keys::SigningKey::generate(weightmark::keys::Algorithm::Ed25519).unwrap();
+    let predicate = format!("[{}[]]", "[],".repeat(1 << 20)); // each of which a tree of values would hold
+    let statement = format!(
+        r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[],"predicateType":"x","predicate":{{"a":{predicate}}}}}"#
+    );
+    let bundle = weightmark::signing::Bundle::parse(super::signing::bundle(&key, &statement).as_bytes()).unwrap();
+    let (claims, asked) = allocated(|| bundle.claims());
+    assert!(claims.contains("unknown predicate"), "{claims}");
+    assert!(asked < 4 * statement.len(), "{asked} bytes for {}", statement.len());
+}
