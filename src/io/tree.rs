@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// More files than any model has; a tree beyond it is refused rather than listed.
 const MAX_FILES: usize = 1_000_000;
 /// Files up to this size are held in memory.
-const MAX_IN_MEMORY: u64 = 64 << 10;
+pub(crate) const MAX_IN_MEMORY: u64 = 64 << 10;
 /// Deeper than any model directory, in components of a path.
 const MAX_DEPTH: usize = 64;
 /// Longest path in bytes.
@@ -221,13 +221,34 @@ impl Tree for SingleFile {
 /// read, even if another file takes the name meanwhile. Small files are held in memory and need no handle.
 pub struct Held {
     tree: Box<dyn Tree>,
-    handles: Mutex<HashMap<String, Arc<dyn ReadAt>>>,
+    handles: Handles,
+}
+
+/// One handle for each path, from the first time it is asked for.
+#[derive(Default)]
+pub(crate) struct Handles(Mutex<HashMap<String, Arc<dyn ReadAt>>>);
+
+impl Handles {
+    /// The handle kept for `path`, or the one that `open` gives. Several threads may open at once, as opening may wait for
+    /// other threads; all get the same.
+    pub(crate) fn get_or_open(
+        &self,
+        path: &str,
+        open: impl FnOnce() -> Result<Arc<dyn ReadAt>>,
+    ) -> Result<Arc<dyn ReadAt>> {
+        let handles = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = handles().get(path) {
+            return Ok(Arc::clone(handle));
+        }
+        let handle = open()?;
+        Ok(Arc::clone(handles().entry(path.to_owned()).or_insert(handle)))
+    }
 }
 
 impl Held {
     /// Holds on to the files of `tree`.
     pub fn new(tree: Box<dyn Tree>) -> Self {
-        Self { tree, handles: Mutex::default() }
+        Self { tree, handles: Handles::default() }
     }
 }
 
@@ -237,15 +258,13 @@ impl Tree for Held {
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>> {
-        let handles = || self.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = handles().get(path) {
-            return Ok(Arc::clone(handle));
-        }
-        let mut handle = self.tree.open(path)?; // without the lock: reading may wait for other threads
-        if handle.size() <= MAX_IN_MEMORY {
-            handle = Arc::new(SliceAt::named(handle.read_all(MAX_IN_MEMORY)?, handle.name()));
-        }
-        Ok(Arc::clone(handles().entry(path.to_owned()).or_insert(handle)))
+        self.handles.get_or_open(path, || {
+            let handle = self.tree.open(path)?;
+            if handle.size() > MAX_IN_MEMORY {
+                return Ok(handle);
+            }
+            Ok(Arc::new(SliceAt::named(handle.read_all(MAX_IN_MEMORY)?, handle.name())))
+        })
     }
 
     fn name(&self) -> &str {

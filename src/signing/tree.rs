@@ -1,7 +1,7 @@
 //! A signed model as the tree of its files, each of which is what was signed whenever it is read.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use super::digest::Scratch;
 use super::manifest::{Hashing, Manifest, each_file, unless_changed};
@@ -9,10 +9,8 @@ use super::outboard::Outboard;
 use super::ranges::{Signed, VerifiedAt};
 use crate::error::{Cause, Result, VerifyError};
 use crate::io::progress::step;
+use crate::io::tree::{Handles, MAX_IN_MEMORY};
 use crate::io::{Entry, Progress, ReadAt, ReadAtExt, SliceAt, Tree};
-
-/// Files up to this size are held in memory.
-const MAX_IN_MEMORY: u64 = 64 << 10;
 
 /// The files of a model that a [`Manifest`] lists, and no others; of a manifest of shards, which cannot list them, empty
 /// ones too.
@@ -44,7 +42,7 @@ pub struct VerifiedTree {
     files: BTreeMap<String, File>,
     entries: Vec<Entry>,
     outboard: Option<Outboard>,
-    handles: Mutex<HashMap<String, Arc<dyn ReadAt>>>,
+    handles: Handles,
 }
 
 /// What was signed of a file, and its size where that says it.
@@ -69,9 +67,7 @@ impl VerifiedTree {
         let this = Self::lazy(tree, manifest, None)?;
         let files = this.entries.iter().map(|entry| (entry.path.clone(), ()));
         each_file(&*this.tree, files, progress, |path, _, scratch| {
-            let handle = this.verify(&path, When::Now, scratch, progress)?;
-            this.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(path, handle);
-            Ok(())
+            this.handles.get_or_open(&path, || this.verify(&path, When::Now, scratch, progress)).map(drop)
         })?;
         Ok(this)
     }
@@ -104,7 +100,7 @@ impl VerifiedTree {
             let missing = files.into_keys().find(|path| !there.contains(path.as_str())).unwrap_or_default();
             return Err(VerifyError::MissingFile { path: missing }.on(tree.name()));
         }
-        Ok(Self { tree, hashing, files, entries, outboard, handles: Mutex::default() })
+        Ok(Self { tree, hashing, files, entries, outboard, handles: Handles::default() })
     }
 
     /// Opens a file such that all that is read of it is what was signed.
@@ -178,13 +174,7 @@ impl Tree for VerifiedTree {
     }
 
     fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>> {
-        let handles = || self.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = handles().get(path) {
-            return Ok(Arc::clone(handle));
-        }
-        // without the lock: hashing may wait for other threads
-        let handle = self.verify(path, When::WhereRead, &mut Scratch::default(), &())?;
-        Ok(Arc::clone(handles().entry(path.to_owned()).or_insert(handle)))
+        self.handles.get_or_open(path, || self.verify(path, When::WhereRead, &mut Scratch::default(), &()))
     }
 
     fn name(&self) -> &str {
