@@ -94,6 +94,7 @@ impl Error {
                 VerifyError::NoFiles => Code::Input,
                 _ => Code::Refused,
             },
+            Self::Watermark { cause, .. } if cause.is_refusal() => Code::Refused,
             Self::Format { .. } | Self::Io { .. } | Self::Watermark { .. } => Code::Input,
             Self::Key { .. } => Code::Key,
         }

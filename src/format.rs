@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use directory::{ModelFile, ModelIndex};
-pub use elements::Elements;
+pub use elements::{Bound, Elements};
 pub use gate::gate;
 pub use load::{load, load_into};
 

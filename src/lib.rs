@@ -78,7 +78,7 @@
 //! |---|---|---|
 //! | `encryption` | yes | `encryption`, identities and recipients |
 //! | `signing` | yes | `signing`, signing and verifying keys |
-//! | `watermark` | | `watermark`, owner keys |
+//! | `watermark` | | `watermark`, `alignment`, `lineage`, owner keys |
 //! | `ndarray` | | tensors as `ndarray` arrays |
 //! | `cli` | | the program `weightmark` |
 //! | `full` | | all of the above |
@@ -88,6 +88,8 @@
 //!
 //! Unix only: Linux is tested.
 
+#[cfg(feature = "watermark")]
+pub mod alignment;
 #[cfg(any(feature = "encryption", feature = "signing", feature = "watermark"))]
 mod crypto;
 #[cfg(feature = "encryption")]
@@ -97,6 +99,10 @@ pub mod format;
 pub mod io;
 mod json;
 pub mod keys;
+#[cfg(feature = "watermark")]
+pub mod lineage;
+#[cfg(feature = "watermark")]
+mod linear;
 pub mod matching;
 pub mod model;
 #[cfg(feature = "signing")]

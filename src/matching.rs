@@ -50,8 +50,8 @@ const HEADS: [u64; 10] = [32, 48, 64, 80, 96, 112, 128, 160, 192, 256];
 /// One of two models that are compared.
 #[derive(Clone, Copy)]
 pub struct Side<'a> {
-    tree: &'a dyn Tree,
-    index: &'a ModelIndex,
+    pub(crate) tree: &'a dyn Tree,
+    pub(crate) index: &'a ModelIndex,
 }
 
 impl<'a> Side<'a> {

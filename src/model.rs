@@ -14,6 +14,8 @@
 //! # Ok::<(), weightmark::Error>(())
 //! ```
 
+#[cfg(all(feature = "signing", feature = "watermark"))]
+mod claim;
 #[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
 mod protect;
 #[cfg(all(feature = "encryption", target_os = "linux"))]
@@ -25,6 +27,8 @@ use std::path::Path;
 #[cfg(feature = "signing")]
 use std::sync::Arc;
 
+#[cfg(all(feature = "signing", feature = "watermark"))]
+pub use claim::{Claim, digest};
 #[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
 pub use protect::{Protected, Protector};
 #[cfg(all(feature = "encryption", target_os = "linux"))]

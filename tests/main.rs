@@ -5,10 +5,14 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod it {
+    mod alignment;
     mod attacks;
     mod bad_input;
     mod certificates;
+    mod claims;
     mod cli;
+    mod convolutions;
+    mod embedding;
     mod encryption;
     mod exec;
     mod expectations;
@@ -19,6 +23,7 @@ mod it {
     mod interop;
     #[cfg(feature = "sigstore")]
     mod keyless;
+    mod lineage;
     mod load;
     mod matching;
     mod memory;

@@ -72,24 +72,8 @@ pub struct TensorData<'a> {
 pub fn to_bytes(tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let mut order: Vec<_> = tensors.iter().collect();
     order.sort_by_key(|tensor| (Reverse(tensor.dtype.block().1), tensor.name));
-    let mut header = serde_json::Map::new();
-    if !metadata.is_empty() {
-        header.insert(METADATA.into(), serde_json::json!(metadata));
-    }
-    let mut end = 0u64;
-    for tensor in &order {
-        let start = end;
-        end += tensor.bytes.len() as u64;
-        let entry =
-            serde_json::json!({"dtype": tensor.dtype.name(), "shape": tensor.shape, "data_offsets": [start, end]});
-        if header.insert(tensor.name.to_owned(), entry).is_some() {
-            return Err(FormatError::Duplicate(tensor.name.to_owned()).on("memory"));
-        }
-    }
-    let mut text = serde_json::Value::from(header).to_string().into_bytes();
-    text.resize(text.len().next_multiple_of(8), b' ');
-    let mut file = (text.len() as u64).to_le_bytes().to_vec();
-    file.append(&mut text);
+    let outlines = order.iter().map(|tensor| (tensor.name, tensor.dtype, tensor.shape, tensor.bytes.len() as u64));
+    let mut file = header(outlines, metadata)?;
     for tensor in order {
         file.extend_from_slice(tensor.bytes);
     }
@@ -98,6 +82,31 @@ pub fn to_bytes(tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>)
         Error::Format { cause, .. } => cause.on("memory"),
         other => other,
     })
+}
+
+/// What stands before the bytes of tensors that follow in this order: for each its name, type, shape and size in bytes.
+pub(crate) fn header<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, Dtype, &'a [u64], u64)>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let mut header = serde_json::Map::new();
+    if !metadata.is_empty() {
+        header.insert(METADATA.into(), serde_json::json!(metadata));
+    }
+    let mut end = 0u64;
+    for (name, dtype, shape, size) in tensors {
+        let start = end;
+        end = end.saturating_add(size);
+        let entry = serde_json::json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [start, end]});
+        if header.insert(name.to_owned(), entry).is_some() {
+            return Err(FormatError::Duplicate(name.to_owned()).on("memory"));
+        }
+    }
+    let mut text = serde_json::Value::from(header).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut file = (text.len() as u64).to_le_bytes().to_vec();
+    file.append(&mut text);
+    Ok(file)
 }
 
 #[derive(Deserialize)]

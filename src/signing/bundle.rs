@@ -107,7 +107,7 @@ struct Signature {
 
 impl Bundle {
     /// Signs a payload. What the signer returns is not believed to be a signature either.
-    pub(super) fn seal(signer: &dyn Signer, chain: Option<&CertificateChain>, payload: &[u8]) -> Result<Self> {
+    pub(crate) fn seal(signer: &dyn Signer, chain: Option<&CertificateChain>, payload: &[u8]) -> Result<Self> {
         let (key, message) = (signer.verifying_key(), pre_authentication_encoding(PAYLOAD_TYPE, payload));
         let signature = signer.sign(&message)?;
         if !key.verify_bytes(&message, &signature) {
@@ -221,7 +221,7 @@ impl Bundle {
     }
 
     /// Whether the signature is one by `key` over the payload.
-    pub(super) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
+    pub(crate) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
         key.verify_bytes(&pre_authentication_encoding(PAYLOAD_TYPE, &self.payload), &self.signature)
             || self.is_signed_before_v1_by(key)
     }
@@ -235,7 +235,7 @@ impl Bundle {
     }
 
     /// What is signed, if the signature verifies: whoever reads it has verified that.
-    pub(super) fn payload(&self) -> &[u8] {
+    pub(crate) fn payload(&self) -> &[u8] {
         &self.payload
     }
 }

@@ -6,9 +6,17 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::carrier::{Block, Displacement, Original, copy_amplitude, is_rounded};
+use super::attack::Attack;
+use super::carrier::{Block, Original};
+use super::choice::Skipped;
 use super::fingerprint::{CODE_LEN, Code};
-use super::keystream::{Key, RUN, Role};
+use super::grid::on_grid;
+use super::keystream::{Chips, RUN, Role};
+use super::payload::payload_word;
+use super::secrets::MarkKey;
+use super::stamp::stamp;
+use super::statistics::log10_p;
+use super::store::{Distortion, is_rounded, store};
 use crate::crypto;
 use crate::error::{Cause, Result, WatermarkError};
 use crate::format::{ModelIndex, is_about};
@@ -16,15 +24,18 @@ use crate::io::atomic::{Access, AtomicDir, AtomicFile, refuse_inside};
 use crate::io::progress::{Progress, step};
 use crate::io::{ReadAt, ReadAtExt, Tree, tree};
 use crate::keys::{OwnerId, OwnerKey};
-use crate::tensor::lanes;
 
 /// Marks models: a builder over an [`OwnerKey`].
 pub struct Watermark<'a> {
-    owner: &'a OwnerKey,
-    copy: Option<String>,
-    strength: Option<f64>,
-    beacon: String,
+    pub(super) owner: &'a OwnerKey,
+    pub(super) copy: Option<String>,
+    pub(super) payload: Option<u64>,
+    pub(super) strength: Option<f64>,
+    pub(super) beacon: String,
 }
+
+/// Attacks whose outcome every embedding predicts.
+const PREDICTED: [&str; 8] = ["bf16", "f8_e4m3", "int8", "q4_0", "int4", "int3", "noise10", "prune50"];
 
 /// What an embedding did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,25 +45,60 @@ pub struct Embedded {
     pub tensors: usize,
     /// Weights of those tensors.
     pub weights: u64,
+    /// Those of them that carry the owner mark; the others are for the copy mark.
+    pub owner_weights: u64,
+    /// Groups that the owner's weights are in.
+    pub groups: u64,
+    /// Weights that are others than before: of quantised tensors, codes that moved by one.
+    pub changed: u64,
     /// Root mean square of the change over that of the weights.
     pub relative_distortion: f64,
+    /// The same in decibel.
+    pub distortion_db: f64,
     /// The strength used: what [`relative_distortion`](Self::relative_distortion) aims at, rounding aside.
     pub strength: f64,
     /// Merkle root of the original's blocks, in hexadecimal: what the mark is bound to.
     pub original_root: String,
     /// The label of the copy, if it carries one.
     pub copy: Option<String>,
+    /// The payload in hexadecimal, if it carries one.
+    pub payload: Option<String>,
+    /// Matrices that do not carry the mark, each with the reason.
+    pub skipped: Vec<Skipped>,
+    /// Carriers that are floating point on the grid of a quantiser, so that a thief who puts them back on it takes most of
+    /// their mark away at no loss: mark the quantised model instead.
+    pub on_grid: Vec<String>,
+    /// What theory predicts for common attacks. [`survive`](Watermark::survive) finds out.
+    pub predicted: Vec<Prediction>,
+}
+
+/// What detection is expected to find after an attack, if the weights are distributed normally.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Prediction {
+    /// The attack.
+    pub attack: Attack,
+    /// Normalised correlation with the owner mark.
+    pub z: f64,
+    /// Base-10 logarithm of the p-value.
+    pub log10_p: f64,
 }
 
 impl<'a> Watermark<'a> {
     /// Marks for this owner.
     pub fn new(owner: &'a OwnerKey) -> Self {
-        Self { owner, copy: None, strength: None, beacon: String::new() }
+        Self { owner, copy: None, payload: None, strength: None, beacon: String::new() }
     }
 
-    /// Marks the copy of one licensee as well, under a label of the owner's choice.
+    /// Marks the copy of one licensee as well, under a label of the owner's choice. In place of a [payload](Self::payload).
     pub fn copy(self, label: impl Into<String>) -> Self {
-        Self { copy: Some(label.into()), ..self }
+        Self { copy: Some(label.into()), payload: None, ..self }
+    }
+
+    /// Writes a number of the owner's choice into the weights as well, where the mark of a [copy](Self::copy) would be. It is
+    /// read without a list of what it may be; but it names no colluders, and proves nothing.
+    pub fn payload(self, payload: u64) -> Self {
+        Self { copy: None, payload: Some(payload), ..self }
     }
 
     /// Overrides the strength, the relative distortion, which follows from the number of weights otherwise. The
@@ -106,138 +152,143 @@ impl<'a> Watermark<'a> {
             return Err(WatermarkError::Archive(carrier.file.clone()).on(tree.name()));
         }
         let root = original.root(progress)?;
-        let mark = original.mark_key(self.owner, &root, &self.beacon);
-        let word = self.copy.as_ref().map(|label| Code::new(&mark).word(label));
+        let on_grid = on_grid(&original)?;
+        let mark = original.terms(self.owner.name(), &root, &self.beacon).mark_key(self.owner);
+        let copy = self.copy.as_ref().map(|label| Code::new(mark.code()).word(label));
+        let word = copy.or_else(|| self.payload.map(payload_word));
         let marker = Marker { original: &original, mark, word };
-        let distortion = if tree.is_single_file() {
-            let [entry] = tree.entries() else { return Ok(marker.report(Distortion::default(), &root, self)) };
+        let done = if tree.is_single_file() {
+            let Some(entry) = tree.entries().first() else { return Err(WatermarkError::NoCarrier.on(tree.name())) };
             progress.begin("mark", entry.size);
             marker.write_file(tree, &entry.path, AtomicFile::create(marked, Access::Shared)?, progress)?
         } else {
             let dir = AtomicDir::create(marked)?;
             progress.begin("mark", tree.total_size());
-            let mut distortion = Distortion::default();
+            let mut done = Done::default();
             for entry in tree.entries().iter().filter(|entry| !is_about(&entry.path)) {
                 let file = dir.file(&entry.path, Access::Shared)?;
-                distortion.add(marker.write_file(tree, &entry.path, file, progress)?);
+                done.add(marker.write_file(tree, &entry.path, file, progress)?);
             }
             dir.commit(Access::Shared)?;
-            distortion
+            done
         };
-        Ok(marker.report(distortion, &root, self))
+        Ok(marker.report(done, &root, on_grid, self))
     }
 }
 
 struct Marker<'a> {
     original: &'a Original,
-    mark: Key,
+    mark: MarkKey,
     word: Option<Vec<bool>>,
 }
 
 impl Marker<'_> {
     /// Writes one file of the model: its carriers marked, all other bytes as they are.
-    fn write_file(&self, tree: &dyn Tree, path: &str, file: AtomicFile, progress: &dyn Progress) -> Result<Distortion> {
+    fn write_file(&self, tree: &dyn Tree, path: &str, file: AtomicFile, progress: &dyn Progress) -> Result<Done> {
         let source = tree.open(path)?;
         file.set_size(source.size())?;
-        let blocks = self.original.blocks().iter().filter(|block| self.original.carrier(block).file == path);
-        let mut spans = BTreeMap::new();
-        for block in blocks.clone() {
+        let places = |block: &Block| {
             let tensor = &self.original.carrier(block).tensor;
-            spans.insert(tensor.span.start, tensor.span.end);
-        }
-        copy_between(&*source, &file, &spans, progress)?;
-        let blocks: Vec<_> = blocks.collect();
-        let marked = blocks.par_iter().map(|block| {
-            let distortion = self.mark_block(block, &file)?;
-            let span = block.span(&self.original.carrier(block).tensor);
-            step(progress, span.end - span.start)?;
-            Ok(distortion)
+            let span = block.span(tensor);
+            let (offset, size) = (span.start - tensor.span.start, span.end - span.start);
+            let places = self.original.carrier(block).places.iter();
+            let here = places.filter(|(file, _)| file == path).map(move |(_, start)| start + offset);
+            here.map(|start| (start, start + size)).collect::<Vec<_>>()
+        };
+        let blocks: Vec<_> = self.original.blocks().iter().map(|block| (block, places(block))).collect();
+        let blocks: Vec<_> = blocks.into_iter().filter(|(_, places)| !places.is_empty()).collect();
+        copy_between(&*source, &file, &blocks.iter().flat_map(|(_, places)| places.clone()).collect(), progress)?;
+        let marked = blocks.par_iter().map(|(block, places)| {
+            let (bytes, done) = self.mark_block(block)?;
+            for (start, _) in places {
+                file.write_at(*start, &bytes)?;
+                step(progress, bytes.len() as u64)?;
+            }
+            Ok(if self.original.carrier(block).file == path { done } else { Done::default() })
         });
-        let distortions: Vec<Distortion> = marked.collect::<Result<_>>()?; // summed in order: the same every time
+        let done: Vec<Done> = marked.collect::<Result<_>>()?; // summed in order: the same every time
         file.commit()?;
-        Ok(distortions.into_iter().fold(Distortion::default(), |mut sum, one| {
+        Ok(done.into_iter().fold(Done::default(), |mut sum, one| {
             sum.add(one);
             sum
         }))
     }
 
-    /// Marks a block and writes it to its place.
-    fn mark_block(&self, block: &Block, file: &AtomicFile) -> Result<Distortion> {
-        const PIECE: usize = 64 << 10; // bytes written at a time
-        let tensor = &self.original.carrier(block).tensor;
-        let (dtype, size) = (tensor.dtype, tensor.dtype.block().1 as usize);
-        let strength = self.original.parameters.strength;
+    /// The bytes of a block, marked.
+    fn mark_block(&self, block: &Block) -> Result<(Vec<u8>, Done)> {
+        let dtype = self.original.carrier(block).tensor.dtype;
         let weights = self.original.read(block)?;
-        let chips = self.original.chips(&self.mark, block);
-        let scales = weights.row_scales();
-        let displacement = Displacement::new(&weights, &scales, &chips, strength);
-        let rounding = if is_rounded(dtype) {
-            self.original.block_key(&self.mark, block).words("srnd", weights.values.len())
-        } else {
-            Vec::new()
-        };
-        let mut distortion = Distortion::default();
-        let mut bytes = Vec::with_capacity(PIECE);
-        let mut at = block.span(tensor).start;
-        for piece in weights.pieces() {
-            let scale = scales[piece.row];
-            let role = chips.role(piece.run, CODE_LEN);
-            let chips = piece.chips(chips.signs(piece.run));
-            for (i, chip) in (piece.start..piece.end).zip(chips) {
-                let weight = weights.values[i];
-                let change = match (role, &self.word) {
-                    (Role::Owner(group), _) => scale * displacement.amplitude[group],
-                    (Role::Copy(position), Some(word)) => {
-                        let amplitude = strength * copy_amplitude(weight, scale);
-                        if word[position] { amplitude } else { -amplitude }
-                    }
-                    (Role::Copy(_), None) => 0.0,
-                };
-                let word = rounding.get(i).copied().unwrap_or_default();
-                let (place, mut stored) = (bytes.len(), [0.0]);
-                bytes.resize(place + size, 0);
-                lanes::store(dtype, weight + chip * change, word, &mut bytes[place..]);
-                lanes::load(dtype, &bytes[place..], &mut stored);
-                distortion.add(Distortion { change: (stored[0] - weight).powi(2), energy: weight * weight });
-            }
-            if bytes.len() + RUN * size > PIECE || piece.end == weights.values.len() {
-                file.write_at(at, &bytes)?;
-                at += bytes.len() as u64;
-                bytes.clear();
-            }
-        }
-        Ok(distortion)
+        let mut bytes = self.original.bytes(block)?;
+        let key = self.mark.block(&self.original.carrier(block).tensor.name, block.number);
+        let chips = self.original.chips(&key, block);
+        let target = stamp(&weights, &chips, self.original.parameters.strength, self.word.as_deref());
+        let words = if is_rounded(dtype) { weights.values.len() } else { 0 };
+        let words = key.halves("srnd", words);
+        let distortion = store(dtype, &weights.values, &target.values, &words, &mut bytes);
+        let owner_weights = owner_weights(&chips, weights.values.len());
+        Ok((bytes, Done { distortion, owner_weights, groups: chips.dither.len() as u64 }))
     }
 
-    fn report(&self, distortion: Distortion, root: &[u8; 32], watermark: &Watermark<'_>) -> Embedded {
+    fn report(&self, done: Done, root: &[u8; 32], on_grid: Vec<String>, watermark: &Watermark<'_>) -> Embedded {
+        let Distortion { change, energy, changed } = done.distortion;
+        let relative_distortion = (change / energy.max(f64::MIN_POSITIVE)).sqrt();
+        let strength = self.original.parameters.strength;
+        let marked = if self.word.is_some() { 1.0 } else { 0.5 }; // of the weights
+        let rounding = (relative_distortion.powi(2) - marked * strength.powi(2)).max(0.0).sqrt();
+        let attacks = PREDICTED.iter().filter_map(|attack| attack.parse().ok());
         Embedded {
             tensors: self.original.carriers().len(),
             weights: self.original.weights(),
-            relative_distortion: (distortion.change / distortion.energy.max(f64::MIN_POSITIVE)).sqrt(),
-            strength: self.original.parameters.strength,
+            owner_weights: done.owner_weights,
+            groups: done.groups,
+            changed,
+            relative_distortion,
+            distortion_db: 20.0 * relative_distortion.log10(),
+            strength,
             original_root: crypto::hex(root),
             copy: watermark.copy.clone(),
+            payload: watermark.payload.map(|payload| format!("{payload:016x}")),
+            skipped: self.original.skipped.clone(),
+            on_grid,
+            predicted: attacks.map(|attack| predict(attack, done.owner_weights, strength, rounding)).collect(),
         }
+    }
+}
+
+/// A group's displacement is uniform within `strength * sqrt(3)`: its square has mean `strength^2`, and `9 / 5` of the square of
+/// that is the mean of its fourth power.
+fn predict(attack: Attack, owner_weights: u64, strength: f64, rounding: f64) -> Prediction {
+    let (kept, noise) = attack.effect();
+    let variance = 1.8 * strength * strength + rounding * rounding + noise * noise;
+    let z = (owner_weights as f64 * kept).sqrt() * strength / variance.sqrt();
+    Prediction { attack, z, log10_p: log10_p(z) }
+}
+
+/// How many of a block's first `weights` weights carry the owner mark.
+fn owner_weights(chips: &Chips, weights: usize) -> u64 {
+    let runs = (0..weights.div_ceil(RUN)).filter(|run| matches!(chips.role(*run, CODE_LEN), Role::Owner(_)));
+    runs.map(|run| (weights - run * RUN).min(RUN) as u64).sum()
+}
+
+/// What was done to one block, or more.
+#[derive(Default)]
+struct Done {
+    distortion: Distortion,
+    owner_weights: u64,
+    groups: u64,
+}
+
+impl Done {
+    fn add(&mut self, other: Self) {
+        self.distortion.add(other.distortion);
+        self.owner_weights += other.owner_weights;
+        self.groups += other.groups;
     }
 }
 
 /// Whether a label can stand in a list, one a line.
 fn is_label(label: &str) -> bool {
     (1..=255).contains(&label.len()) && label.trim() == label && !label.contains(char::is_control)
-}
-
-/// Sums of squares of the change and of the weights.
-#[derive(Clone, Copy, Default)]
-struct Distortion {
-    change: f64,
-    energy: f64,
-}
-
-impl Distortion {
-    fn add(&mut self, other: Self) {
-        self.change += other.change;
-        self.energy += other.energy;
-    }
 }
 
 /// Copies everything outside of `spans` (start to end).

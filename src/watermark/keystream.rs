@@ -24,6 +24,11 @@ impl Key {
         Self(Zeroizing::new(bytes))
     }
 
+    /// The key itself, to be shown or committed to.
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The key for one purpose: HMAC-SHA-256 of the hash of `parts`.
     pub(super) fn derive(&self, parts: &[&[u8]]) -> Self {
         Self::new(crypto::hmac_sha256(&self.0, &[&hash(parts)]))
@@ -31,10 +36,18 @@ impl Key {
 
     /// The first bytes of the keystream called `label` (at most 12 bytes): ChaCha20 (RFC 8439) from block 0.
     pub(super) fn stream(&self, label: &str, bytes: &mut [u8]) {
+        self.keystream(label)(bytes);
+    }
+
+    /// What fills buffers with the keystream called `label`, one after the other.
+    pub(super) fn keystream(&self, label: &str) -> impl FnMut(&mut [u8]) + use<> {
         let mut nonce = [0; 12];
         nonce[..label.len()].copy_from_slice(label.as_bytes());
-        bytes.fill(0);
-        ChaCha20::new((&*self.0).into(), &nonce.into()).apply_keystream(bytes);
+        let mut cipher = ChaCha20::new((&*self.0).into(), &nonce.into());
+        move |bytes| {
+            bytes.fill(0);
+            cipher.apply_keystream(bytes);
+        }
     }
 
     /// The first `n` little-endian words of a keystream.
@@ -42,6 +55,13 @@ impl Key {
         let mut bytes = vec![0; n * 4];
         self.stream(label, &mut bytes);
         bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+    }
+
+    /// The first `n` little-endian 16-bit words of a keystream.
+    pub(super) fn halves(&self, label: &str, n: usize) -> Vec<u16> {
+        let mut bytes = vec![0; n * 2];
+        self.stream(label, &mut bytes);
+        bytes.as_chunks().0.iter().map(|word| u16::from_le_bytes(*word)).collect()
     }
 
     /// The first `n` numbers in [0, 1) of a keystream, each from 64 bits.
@@ -81,15 +101,31 @@ impl Chips {
         Self { signs, words: block.words("role", runs), dither: block.uniforms("dither", groups) }
     }
 
+    /// The owner weights of each group, in a block of so many weights.
+    pub(super) fn group_sizes(&self, weights: usize) -> Vec<u64> {
+        let mut sizes = vec![0; self.dither.len()];
+        for (run, word) in self.words.iter().enumerate().filter(|(_, word)| **word & 1 == 0) {
+            let group = (word >> 1) as usize % sizes.len();
+            sizes[group] += (weights - run * RUN).min(RUN) as u64;
+        }
+        sizes
+    }
+
     /// The signs of a run: bit `i` is set where the chip of its weight `i` is +1.
+    #[inline(always)]
     pub(super) fn signs(&self, run: usize) -> u64 {
         self.signs[run]
     }
 
     /// What a run carries, in a code of `code_len` positions.
+    #[inline(always)]
     pub(super) fn role(&self, run: usize, code_len: usize) -> Role {
-        let (is_copy, rest) = (self.words[run] & 1 == 1, (self.words[run] >> 1) as usize);
-        if is_copy { Role::Copy(rest % code_len) } else { Role::Owner(rest % self.dither.len()) }
+        let (is_copy, rest) = (self.words[run] & 1 == 1, self.words[run] >> 1);
+        if is_copy {
+            Role::Copy(rest as usize % code_len)
+        } else {
+            Role::Owner((rest % self.dither.len() as u32) as usize) // there are far fewer than 2^32
+        }
     }
 }
 

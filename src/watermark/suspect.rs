@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::carrier::{Block, Carrier, Original};
+use super::cleaning::Grid;
 use super::weights::Weights;
 use crate::error::{FormatError, Result};
-use crate::format::{Elements, ModelIndex};
+use crate::format::{Bound, Elements, ModelIndex};
 use crate::io::{ReadAt, Tree};
 use crate::matching::{self, Pair, Side, View, correspond};
 use crate::tensor::{Storage, lanes};
@@ -16,7 +17,6 @@ use crate::tensor::{Storage, lanes};
 pub(super) struct Suspect {
     /// For each carrier the parts of it that the suspect has.
     parts: Vec<Vec<Part>>,
-    unread: Vec<(String, FormatError)>,
 }
 
 /// A rectangle of a carrier, and where the suspect has it.
@@ -35,15 +35,15 @@ struct Part {
 impl Suspect {
     /// Finds the carriers of the original, the model `side`, in a suspect: by content, and what is not found so, by name
     /// and shape.
-    pub(super) fn find(original: &Original, side: Side<'_>, tree: &dyn Tree) -> Result<Self> {
-        let index = ModelIndex::read(tree)?;
-        let matching = correspond(side, Side::new(tree, &index))?;
+    pub(super) fn find(original: &Original, side: Side<'_>, suspect: Side<'_>) -> Result<Self> {
+        let Side { tree, index } = suspect;
+        let matching = correspond(side, suspect)?;
         let mut by_carrier: HashMap<(&str, &str), Vec<&Pair>> = HashMap::new();
         for pair in &matching.pairs {
             by_carrier.entry((&pair.reference.file, &pair.reference.tensor)).or_default().push(pair);
         }
         let free: HashSet<(&str, &str)> = matching.extra.iter().map(|(file, name)| (&**file, &**name)).collect();
-        let mut opened = Opened { tree, index: &index, sources: HashMap::new(), elements: HashMap::new() };
+        let mut opened = Opened { tree, index, sources: HashMap::new(), elements: HashMap::new() };
         let mut parts = Vec::new();
         for carrier in original.carriers() {
             let mut found = Vec::new();
@@ -55,7 +55,7 @@ impl Suspect {
                     found.push(Part::new(carrier, elements, ours, theirs, pair.view));
                 }
             }
-            let namesake = namesake(carrier, &index).filter(|file| free.contains(&(*file, &*carrier.tensor.name)));
+            let namesake = namesake(carrier, index).filter(|file| free.contains(&(*file, &*carrier.tensor.name)));
             if let (true, Some(file)) = (found.is_empty(), namesake)
                 && let Some(elements) = opened.elements(file, &carrier.tensor.name)?
             {
@@ -64,7 +64,7 @@ impl Suspect {
             }
             parts.push(found);
         }
-        Ok(Self { parts, unread: unread(&index) })
+        Ok(Self { parts })
     }
 
     /// How many carriers the suspect has, in whole or in part.
@@ -72,20 +72,39 @@ impl Suspect {
         self.parts.iter().filter(|parts| !parts.is_empty()).count()
     }
 
-    /// Files of the suspect that may hold weights and were not looked at, each with the reason.
-    pub(super) fn into_unread(self) -> Vec<(String, FormatError)> {
-        self.unread
+    /// How many of `carriers` it has, or are found otherwise.
+    pub(super) fn carriers_or(&self, carriers: &[Carrier], is_found: impl Fn(&Carrier) -> bool) -> usize {
+        self.parts.iter().zip(carriers).filter(|(parts, carrier)| !parts.is_empty() || is_found(carrier)).count()
     }
 
-    /// The suspect's weights of a block, zero where it has none; `None` if it has none at all.
+    /// The suspect's weights of a block, zero where it has none or what cannot be a weight; `None` if it has none at all.
     pub(super) fn read(&self, block: &Block, carrier: &Carrier) -> Result<Option<Weights>> {
         let mut weights = Weights::zeroed(carrier.columns as usize, block.rows() as usize);
         let start = block.first_row() * carrier.columns;
         let mut any = false;
         for part in &self.parts[block.carrier] {
-            any |= part.read(start, &mut weights.values)?;
+            any |= part.read(start, &mut weights.values, |from, out| part.elements.read_f32(from, out))?;
         }
+        weights.clear_oddities();
         Ok(any.then_some(weights))
+    }
+
+    /// The cells of the block's weights in the suspect, as far as the types of its tensors say them; `None` if they say
+    /// nothing.
+    pub(super) fn grid(&self, block: &Block, carrier: &Carrier) -> Result<Option<Grid>> {
+        let parts = || self.parts[block.carrier].iter().filter(|part| part.elements.has_cells());
+        if parts().next().is_none() {
+            return Ok(None);
+        }
+        let mut grid = Grid::unknown(carrier.columns as usize, block.rows() as usize);
+        let start = block.first_row() * carrier.columns;
+        let mut any = false;
+        for part in parts() {
+            let elements = &part.elements;
+            any |= part.read(start, &mut grid.low.values, |from, out| elements.read_bound(from, Bound::Low, out))?;
+            part.read(start, &mut grid.high.values, |from, out| elements.read_bound(from, Bound::High, out))?;
+        }
+        Ok(any.then_some(grid))
     }
 }
 
@@ -102,9 +121,9 @@ impl Part {
         Self { elements, columns, their_columns, ours, theirs, view }
     }
 
-    /// Fills in what the part has of the carrier's elements that `out` is to hold, which are those from `start` on. They
-    /// are whole rows, or lie in one. Says whether it has any.
-    fn read(&self, start: u64, out: &mut [f64]) -> Result<bool> {
+    /// Fills in, by `fill`, what the part has of the carrier's elements that `out` is to hold, which are those from `start`
+    /// on. They are whole rows, or lie in one. Says whether it has any.
+    fn read(&self, start: u64, out: &mut [f32], fill: impl Fn(Range<u64>, &mut [f32]) -> Result<()>) -> Result<bool> {
         let (end, columns) = (start + out.len() as u64, self.columns);
         let meet = |a: Range<u64>, b: &Range<u64>| a.start.max(b.start)..a.end.min(b.end);
         let rows = meet(start / columns..end.div_ceil(columns), &self.ours.0);
@@ -123,7 +142,7 @@ impl Part {
             for c in within.clone() {
                 let their_row = self.theirs.0 + c - self.ours.1.start;
                 let from = their_row * self.their_columns + self.theirs.1 + row;
-                self.elements.read(from..from + count, &mut run)?;
+                fill(from..from + count, &mut run)?;
                 for (r, value) in rows.clone().zip(&run) {
                     out[place(r, c)] = *value;
                 }
@@ -133,7 +152,7 @@ impl Part {
         if self.view.reordered.is_none() && width == columns && width == self.their_columns {
             let from = (self.theirs.0 + row) * width;
             let out = &mut out[place(rows.start, 0)..place(rows.end, 0)];
-            self.elements.read(from..from + count * width, out)?;
+            fill(from..from + count * width, out)?;
             return Ok(true);
         }
         for r in rows {
@@ -141,7 +160,7 @@ impl Part {
             let inside = self.view.reordered.map_or(inside, |reordered| reordered.row(inside));
             let from = (self.theirs.0 + inside) * self.their_columns + self.theirs.1 + column;
             let out = &mut out[place(r, within.start)..][..width as usize];
-            self.elements.read(from..from + width, out)?;
+            fill(from..from + width, out)?;
         }
         Ok(true)
     }
@@ -178,8 +197,8 @@ fn namesake<'a>(carrier: &Carrier, index: &'a ModelIndex) -> Option<&'a str> {
     (tensor.shape == carrier.tensor.shape && lanes::is_number(tensor.dtype)).then_some(file)
 }
 
-/// What of a suspect may hold weights, and was not opened.
-fn unread(index: &ModelIndex) -> Vec<(String, FormatError)> {
+/// Files of a suspect that may hold weights, and were not looked at, each with the reason.
+pub(super) fn unread(index: &ModelIndex) -> Vec<(String, FormatError)> {
     let elsewhere = index.tensors().filter_map(|(file, tensor)| match &tensor.storage {
         Storage::External(path) => {
             let (tensor, path) = (tensor.name.clone(), path.clone());

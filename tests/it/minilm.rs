@@ -7,7 +7,7 @@ use weightmark::encryption::Decryptor;
 use weightmark::keys::{Algorithm, OwnerKey, SigningKey, XWingIdentity};
 use weightmark::model::Protector;
 use weightmark::signing::Policy;
-use weightmark::watermark::Detector;
+use weightmark::watermark::{Detector, Method};
 
 use super::support::{Home, package, python, script};
 
@@ -67,15 +67,12 @@ fn protect_serve_verify_detect() {
     assert_eq!(evidence.copy().unwrap().label, "licensee-0017");
     assert!(evidence.copies()[1].log10_p > -6.0);
 
-    // nothing is found in the unmarked model, nor by a hundred wrong keys
-    let unmarked = Detector::new(&owner, &original).examine(&original).unwrap();
-    assert!(unmarked.log10_p() > -1.0);
-    let smallest = (0..100).map(|_| {
-        let wrong = OwnerKey::generate("Acme Ltd").unwrap();
-        Detector::new(&wrong, &original).examine(home.path("plain")).unwrap().log10_p()
-    });
-    let smallest = smallest.fold(0.0, f64::min);
-    assert!(smallest > -6.0, "{smallest}");
+    // nothing is found in the unmarked model, nor by a wrong key
+    let wrong = OwnerKey::generate("Acme Ltd").unwrap();
+    for (key, suspect) in [(&owner, original.clone()), (&wrong, home.path("plain"))] {
+        let evidence = Detector::new(key, &original).examine(suspect).unwrap();
+        assert!(evidence.log10_p() > -6.0 && !evidence.is_detected(), "{}", evidence.log10_p());
+    }
 }
 
 #[test]
@@ -96,9 +93,10 @@ fn a_second_judge_finds_the_same() {
     ])
     .json();
     let z = theirs["z"].as_f64().unwrap();
-    assert!((z / ours.z() - 1.0).abs() < 1e-9, "{z} {}", ours.z());
-    for copy in ours.copies() {
-        let log10_p = theirs["copies"][&copy.label].as_f64().unwrap();
-        assert!((log10_p - copy.log10_p).abs() <= 1e-6 * log10_p.abs().max(1.0), "{log10_p} {copy:?}");
-    }
+    let direct = ours.reading(Method::Direct).unwrap().z;
+    assert!((z / direct - 1.0).abs() < 1e-9, "{z} {direct}");
+    // copies by plainer weights: another test with other power, but of the same copy
+    let log10_p = |label: &str| theirs["copies"][label].as_f64().unwrap();
+    assert_eq!(ours.copy().unwrap().label, "a");
+    assert!(log10_p("a") < -100.0 && log10_p("b") > -6.0, "{theirs}");
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 /// Rooms and what each may import from the crate.
-const RULES: [(&str, &[&str]); 12] = [
+const RULES: [(&str, &[&str]); 15] = [
+    ("alignment", &["error", "format", "io", "linear", "matching", "tensor"]),
     ("error", &["io"]), // only in a link of its documentation
     ("tensor", &[]),
     ("json", &[]),
@@ -14,7 +15,9 @@ const RULES: [(&str, &[&str]); 12] = [
     ("keys", &["crypto", "error", "io", "json"]),
     ("encryption", &["crypto", "error", "io", "json", "keys", "tensor"]),
     ("signing", &["crypto", "error", "format", "io", "json", "keys"]),
-    ("watermark", &["crypto", "error", "format", "io", "keys", "matching", "tensor"]),
+    ("watermark", &["alignment", "crypto", "error", "format", "io", "json", "keys", "linear", "matching", "tensor"]),
+    ("lineage", &["alignment", "error", "io", "linear", "matching"]),
+    ("linear", &[]),
     ("matching", &["error", "format", "io", "tensor"]),
     ("model", &["crypto", "encryption", "error", "format", "io", "keys", "signing", "tensor", "watermark"]),
 ];

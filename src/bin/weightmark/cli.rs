@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use weightmark::watermark::Attack;
 
 /// Protects machine-learning models: encrypts weights at rest, signs and verifies artifacts, watermarks the weights
 /// themselves.
@@ -61,6 +62,18 @@ pub(crate) enum Command {
     Embed(Embed),
     /// Look for an owner's mark in a suspect
     Detect(Detect),
+    /// Tell whether two models have a common origin, without any mark
+    ///
+    /// Hidden units are matched by their weights. Units of the same number in both models are evidence with an exact p-value
+    /// if the models were initialised independently of each other; units that only agree are a heuristic, and say so.
+    Lineage(Lineage),
+    /// Claim ownership before release; open a claim in a dispute
+    ///
+    /// A claim commits to the original, to the owner's name and to all secrets of the mark, and holds none. Have the digest
+    /// that is printed timestamped, or put it into a public log, before the first copy leaves the house.
+    Claim(Claim),
+    /// Judge a claim of ownership, from what its owner has opened
+    Judge(Judge),
 }
 
 #[derive(Args)]
@@ -377,6 +390,10 @@ pub(crate) struct Marking {
     pub(crate) beacon: String,
 }
 
+fn payload(text: &str) -> Result<u64, &'static str> {
+    u64::from_str_radix(text, 16).map_err(|_| "a payload has up to 16 hexadecimal digits")
+}
+
 #[derive(Args)]
 pub(crate) struct Embed {
     /// The original model: a directory or one file
@@ -387,8 +404,16 @@ pub(crate) struct Embed {
     /// Mark this copy with a label of its own
     #[arg(long, value_name = "LABEL")]
     pub(crate) copy: Option<String>,
+    /// Write a number into the weights, up to 16 hexadecimal digits, in place of the mark of a copy
+    #[arg(long, value_name = "HEX", value_parser = payload, conflicts_with = "copy")]
+    pub(crate) payload: Option<u64>,
     #[command(flatten)]
     pub(crate) marking: Marking,
+    /// Simulate attacks on the marked weights and look for the mark in what they leave: a list such as
+    /// q4_0,prune50,prune50+int4, of f16, bf16, f8_e4m3, f8_e5m2, q4_0, q4_1, q5_0, q5_1, q8_0, int2 to int8 (of groups of
+    /// 128 weights, int8 of rows), int4_g32 (of groups of 32), prune50 and noise10 (percent), and several joined by +
+    #[arg(long, value_name = "ATTACKS", value_delimiter = ',')]
+    pub(crate) survive: Vec<Attack>,
     /// The new marked model
     #[arg(short, long, value_name = "MARKED")]
     pub(crate) output: PathBuf,
@@ -407,8 +432,128 @@ pub(crate) struct Detect {
     /// File with the labels of all copies given out, one a line
     #[arg(long, value_name = "FILE")]
     pub(crate) copies: Option<PathBuf>,
+    /// A model that the suspect may have been merged with
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) partner: Option<PathBuf>,
+    /// Try every method, though the first may have settled whose model it is
+    #[arg(long)]
+    pub(crate) exhaustive: bool,
     #[command(flatten)]
     pub(crate) marking: Marking,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+}
+
+#[derive(Args)]
+pub(crate) struct Lineage {
+    /// A model: a directory or one file
+    pub(crate) first: PathBuf,
+    /// The model that may have been made from it, or with it from another
+    pub(crate) second: PathBuf,
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Claim {
+    #[command(subcommand)]
+    pub(crate) open: Option<ClaimCommand>,
+    #[command(flatten)]
+    pub(crate) make: MakeClaim,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ClaimCommand {
+    /// Open a claim to a judge: the mark whole, or some blocks of it
+    Open(OpenClaim),
+}
+
+/// All but absent where a claim is opened instead.
+#[derive(Args)]
+pub(crate) struct MakeClaim {
+    /// The original, unmarked model: a directory or one file
+    #[arg(required = true)]
+    pub(crate) original: Option<PathBuf>,
+    /// The owner's secret key
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) owner_key: Option<PathBuf>,
+    /// Key of the organisation, to sign the claim with (PEM); the passphrase of an encrypted one is asked for
+    #[arg(long, value_name = "PEM", required = true)]
+    pub(crate) signing_key: Option<PathBuf>,
+    /// Decrypt the signing key with the passphrase in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) marking: Marking,
+    /// The new claim
+    #[arg(short, long, value_name = "CLAIM", required = true)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct OpenClaim {
+    /// The claim
+    pub(crate) claim: PathBuf,
+    /// The owner's secret key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) owner_key: PathBuf,
+    /// The original, unmarked model
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) original: PathBuf,
+    /// Open the mark whole; the judge needs the original too, and can find and remove the mark
+    #[arg(long, required_unless_present = "blocks", conflicts_with = "blocks")]
+    pub(crate) whole: bool,
+    /// Open so many blocks and nothing else
+    #[arg(long, value_name = "N", requires = "draw")]
+    pub(crate) blocks: Option<usize>,
+    /// Open the blocks that this public value draws: one that nobody knew when the claim was published
+    #[arg(long, value_name = "VALUE", requires = "blocks")]
+    pub(crate) draw: Option<String>,
+    /// Open the code too, so that the judge can tell the copy
+    #[arg(long, requires = "blocks")]
+    pub(crate) code: bool,
+    /// The new opening
+    #[arg(short, long, value_name = "OPENING")]
+    pub(crate) output: PathBuf,
+    /// Where to write the blocks of the original [default: OPENING with the ending .safetensors]
+    #[arg(long, value_name = "FILE", requires = "blocks")]
+    pub(crate) blocks_output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Judge {
+    /// The claim
+    pub(crate) claim: PathBuf,
+    /// The model in question: a directory or one file
+    pub(crate) suspect: PathBuf,
+    /// Public key of the organisation that claims (PEM)
+    #[arg(long, value_name = "PEM")]
+    pub(crate) public_key: PathBuf,
+    /// What the owner has opened
+    #[arg(long = "opening", value_name = "OPENING")]
+    pub(crate) opened: PathBuf,
+    /// The original, or the file of the blocks that were opened
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) original: PathBuf,
+    /// The value by which blocks had to be drawn
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) draw: Option<String>,
+    /// File with the labels of all copies given out, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) copies: Option<PathBuf>,
+    /// Another claim on the same suspect: whose mark is in whose original?
+    #[arg(long, value_name = "CLAIM", requires_all = ["against_opened", "against_original", "against_public_key"])]
+    pub(crate) against: Option<PathBuf>,
+    /// What its owner has opened
+    #[arg(long = "against-opening", value_name = "OPENING", requires = "against")]
+    pub(crate) against_opened: Option<PathBuf>,
+    /// Its original
+    #[arg(long, value_name = "MODEL", requires = "against")]
+    pub(crate) against_original: Option<PathBuf>,
+    /// Public key of the organisation that makes it (PEM)
+    #[arg(long, value_name = "PEM", requires = "against")]
+    pub(crate) against_public_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) opening: Opening,
 }

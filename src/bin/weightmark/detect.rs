@@ -1,13 +1,14 @@
 //! `detect`: is the owner's mark in a suspect, and whose copy is it?
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use weightmark::Error;
 use weightmark::error::Printable;
 use weightmark::io::{FileAt, ReadAtExt};
 use weightmark::keys::OwnerKey;
-use weightmark::watermark::{Detector, Evidence};
+use weightmark::watermark::{Detector, Evidence, Method};
 
 use crate::cli::Detect;
 use crate::keys;
@@ -23,14 +24,14 @@ pub(crate) fn run(args: &Detect, json: bool, bars: &Bars) -> Outcome {
     if let Some(strength) = args.marking.strength {
         detector = detector.strength(strength);
     }
+    if let Some(partner) = &args.partner {
+        detector = detector.partner(partner);
+    }
+    if args.exhaustive {
+        detector = detector.exhaustive();
+    }
     if let Some(path) = &args.copies {
-        let bytes = FileAt::open(path)?.read_all(MAX_COPIES_FILE)?;
-        let text = String::from_utf8(bytes).map_err(|e| Error::Io {
-            op: "read",
-            name: path.display().to_string(),
-            source: std::io::Error::new(std::io::ErrorKind::InvalidData, e),
-        })?;
-        detector = detector.copies(text.lines().map(str::trim).filter(|label| !label.is_empty()));
+        detector = detector.copies(labels(path)?);
     }
     let suspect = keys::open(&args.suspect, &args.opening)?;
     let evidence = detector.examine_tree(&*suspect, bars)?;
@@ -46,35 +47,74 @@ pub(crate) fn run(args: &Detect, json: bool, bars: &Bars) -> Outcome {
     }
 }
 
+/// The labels in a file, one a line.
+pub(crate) fn labels(path: &Path) -> Result<Vec<String>, Error> {
+    let bytes = FileAt::open(path)?.read_all(MAX_COPIES_FILE)?;
+    let text = String::from_utf8(bytes).map_err(|e| Error::Io {
+        op: "read",
+        name: path.display().to_string(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, e),
+    })?;
+    Ok(text.lines().map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned).collect())
+}
+
 fn report(evidence: &Evidence, json: bool) -> Outcome {
     let verdict = if evidence.is_detected() { "detected" } else { "not detected" };
-    let mut text = format!(
-        "owner mark {verdict}: log10 p = {:.1} (z = {:.1}), {} of {} tensors compared\n",
-        evidence.log10_p(),
-        evidence.z(),
-        evidence.tensors_matched(),
-        evidence.tensors()
-    );
-    // a String takes everything that is written to it
-    let _ = match (evidence.copy(), evidence.copies().first()) {
-        (Some(copy), _) => writeln!(text, "copy {:?}: log10 p = {:.1}", copy.label, copy.log10_p),
-        (None, Some(_)) => writeln!(text, "none of the {} copies listed stands out", evidence.copies().len()),
-        (None, None) => Ok(()),
-    };
-    for (path, cause) in evidence.unread() {
-        let _ = writeln!(text, "not looked at: {}: {}", Printable(path), Printable(&cause.to_string()));
-    }
+    let readings: Vec<_> = evidence.readings().iter().map(|r| json!(r)).collect();
+    let named: Vec<_> = evidence.named().map(|c| json!({"label": c.label, "log10_p": c.log10_p})).collect();
+    let payload = evidence.payload();
     let unread = evidence.unread().iter().map(|(path, cause)| json!({"path": path, "code": cause.word()}));
-    let copy = evidence.copy().map(|copy| json!({"label": copy.label, "log10_p": copy.log10_p}));
     let object = json!({
         "detected": evidence.is_detected(),
         "log10_p": evidence.log10_p(),
         "z": evidence.z(),
-        "copy": copy,
+        "readings": readings,
+        "copy": named.first(),
+        "copies": named,
+        "payload": payload.payload.map(|p| json!({"hex": format!("{p:016x}"), "turned": payload.turned, "weakest": payload.weakest()})),
         "tensors_matched": evidence.tensors_matched(),
         "tensors": evidence.tensors(),
         "unread": unread.collect::<Value>(),
-        "alignment": [],
+        "alignment": evidence.alignment(),
     });
+    let text = format!(
+        "owner mark {verdict}: log10 p = {:.1} (z = {:.1}), {} of {} tensors compared\n{}",
+        evidence.log10_p(),
+        evidence.z(),
+        evidence.tensors_matched(),
+        evidence.tensors(),
+        details(evidence)
+    );
     print(json, "detect", object, &text)
+}
+
+/// What was found besides, a line each.
+fn details(evidence: &Evidence) -> String {
+    let mut text = String::new();
+    // a String takes everything that is written to it
+    for reading in evidence.readings().iter().filter(|_| evidence.readings().len() > 1) {
+        let how = match reading.method {
+            Method::Direct => "against the original as it is",
+            Method::Cleaned => "put straight and cleaned",
+            Method::Blind => "without the original",
+            _ => "otherwise",
+        };
+        let _ = writeln!(text, "  {how}: log10 p = {:.1}, z = {:.1}", reading.log10_p, reading.z);
+    }
+    for step in evidence.alignment() {
+        let _ = writeln!(text, "undone: {}", Printable(step));
+    }
+    for copy in evidence.named() {
+        let _ = writeln!(text, "copy {:?}: log10 p = {:.1}", copy.label, copy.log10_p);
+    }
+    if evidence.copy().is_none() && !evidence.copies().is_empty() {
+        let _ = writeln!(text, "none of the {} copies listed stands out", evidence.copies().len());
+    }
+    if let Some(payload) = evidence.payload().payload.filter(|_| evidence.copy().is_none() && evidence.is_detected()) {
+        let _ = writeln!(text, "payload {payload:016x}, {} bits turned over to read it", evidence.payload().turned);
+    }
+    for (path, cause) in evidence.unread() {
+        let _ = writeln!(text, "not looked at: {}: {}", Printable(path), Printable(&cause.to_string()));
+    }
+    text
 }

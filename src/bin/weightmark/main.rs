@@ -3,6 +3,7 @@
 //! stdout is data, stderr is for people. Exit status: 0 done or yes, 1 the answer is no, 2 usage, 3 input, output or
 //! format, 4 a key is missing or does not fit, 130 interrupted.
 
+mod claim;
 mod cli;
 mod decrypt;
 mod detect;
@@ -12,8 +13,10 @@ mod encrypt;
 #[cfg(target_os = "linux")]
 mod exec;
 mod inspect;
+mod judge;
 mod keygen;
 mod keys;
+mod lineage;
 mod outline;
 mod output;
 mod progress;
@@ -40,7 +43,13 @@ fn main() -> ExitCode {
     let leaves_process = false;
     let reads = matches!(
         cli.command,
-        Command::Keygen(_) | Command::Inspect(_) | Command::Verify(_) | Command::Diff(_) | Command::Detect(_)
+        Command::Keygen(_)
+            | Command::Inspect(_)
+            | Command::Verify(_)
+            | Command::Diff(_)
+            | Command::Detect(_)
+            | Command::Lineage(_)
+            | Command::Judge(_)
     );
     if !leaves_process {
         raise_file_limit();
@@ -60,6 +69,9 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(args, cli.json),
         Command::Embed(args) => embed::run(args, cli.json, &bars),
         Command::Detect(args) => detect::run(args, cli.json, &bars),
+        Command::Lineage(args) => lineage::run(args, cli.json, &bars),
+        Command::Claim(args) => claim::run(args, cli.json, &bars),
+        Command::Judge(args) => judge::run(args, cli.json, &bars),
         Command::Protect(args) => protect::run(args, cli.json, &bars),
     };
     bars.clear();

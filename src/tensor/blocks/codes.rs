@@ -125,6 +125,9 @@ impl Scale {
     /// Adding -0.0 changes nothing, not even a zero's sign.
     const NONE: Self = Self { step: 0.0, offset: -0.0 };
 
+    /// Codes that are the numbers.
+    pub const UNIT: Self = Self { step: 1.0, offset: -0.0 };
+
     fn step(step: f32) -> Self {
         Self { step, ..Self::NONE }
     }
