@@ -54,6 +54,9 @@ pub enum WatermarkError {
     /// Something needs the whole original, and only blocks of it were opened.
     #[error("only blocks of the original were opened: whose mark is in whose original takes both originals whole")]
     OnlyBlocks,
+    /// A block is of a type that safetensors, in which blocks are opened, does not know.
+    #[error("blocks of {0:?} cannot be opened alone, as safetensors has no such type: open the mark whole")]
+    OnlyWhole(String),
     /// A secret is not one that the claim commits to.
     #[error("the secret of {0} is not the one that was claimed")]
     SecretNotClaimed(String),

@@ -29,6 +29,12 @@ const DTYPES: [Dtype; 22] = {
      I8, U16, U32, U64, U8]
 };
 
+/// Whether the format has a name for this type.
+#[cfg(feature = "watermark")]
+pub(crate) fn is_known(dtype: Dtype) -> bool {
+    DTYPES.contains(&dtype)
+}
+
 /// Reads the index of a safetensors file. Spans are offsets in the file, not in its data section.
 pub fn read(source: &dyn ReadAt) -> Result<Index> {
     let fail = |cause: FormatError| cause.on(source.name());

@@ -9,7 +9,7 @@ use super::keystream::{Key, hash};
 use super::merkle::{self, Digest};
 use super::record::{Claimed, Holding};
 use crate::error::{Cause, Result, WatermarkError};
-use crate::format::safetensors::header;
+use crate::format::safetensors::{header, is_known};
 use crate::io::atomic::{Access, AtomicFile};
 use crate::io::progress::{Progress, step};
 use crate::io::{FileAt, ReadAt, ReadAtExt};
@@ -179,6 +179,9 @@ fn write_parts(holding: &Holding, blocks: &[&Block], path: &Path, progress: &dyn
             (part_name(&tensor.name, block.number), tensor.dtype, shape, span.end - span.start)
         })
         .collect();
+    if let Some((name, ..)) = outlines.iter().find(|(_, dtype, ..)| !is_known(*dtype)) {
+        return Err(WatermarkError::OnlyWhole(name.clone()).on(path.display().to_string()));
+    }
     let file = AtomicFile::create(path, Access::Private)?;
     let rows = outlines.iter().map(|(name, dtype, shape, size)| (name.as_str(), *dtype, shape.as_slice(), *size));
     let head = header(rows, &Default::default())?;

