@@ -209,20 +209,10 @@ mod tests {
         values.into_iter().map(|value| value as f32).collect()
     }
 
-    const CODED: [Dtype; 12] = [
-        Dtype::I8,
-        Dtype::U8,
-        Dtype::Q4_0,
-        Dtype::Q4_1,
-        Dtype::Q5_0,
-        Dtype::Q5_1,
-        Dtype::Q8_0,
-        Dtype::Q2_K,
-        Dtype::Q3_K,
-        Dtype::Q4_K,
-        Dtype::Q5_K,
-        Dtype::Q6_K,
-    ];
+    /// Types of codes.
+    fn coded_types() -> impl Iterator<Item = Dtype> {
+        [Dtype::I8, Dtype::U8].into_iter().chain(Codes::TYPES)
+    }
 
     /// Blocks of this type whose values are finite.
     fn coded(dtype: Dtype, n: usize) -> Vec<u8> {
@@ -264,7 +254,7 @@ mod tests {
     #[test]
     fn codes_move_by_one_and_the_rest_stays() {
         const N: usize = 1 << 15;
-        for dtype in CODED {
+        for dtype in coded_types() {
             let before = coded(dtype, N);
             let n = before.len() / dtype.block().1 as usize * dtype.block().0 as usize;
             let weights = read(dtype, &before, n);

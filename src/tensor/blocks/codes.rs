@@ -30,6 +30,20 @@ pub struct Scale {
 }
 
 impl Codes {
+    /// The affine types.
+    pub const TYPES: [Dtype; 10] = [
+        Dtype::Q4_0,
+        Dtype::Q4_1,
+        Dtype::Q5_0,
+        Dtype::Q5_1,
+        Dtype::Q8_0,
+        Dtype::Q2_K,
+        Dtype::Q3_K,
+        Dtype::Q4_K,
+        Dtype::Q5_K,
+        Dtype::Q6_K,
+    ];
+
     /// Of this type, if it is affine.
     pub fn of(dtype: Dtype) -> Option<Self> {
         Some(match dtype {
@@ -260,19 +274,6 @@ mod tests {
     use super::*;
     use crate::tensor::blocks::{dequantise, tests::bytes};
 
-    const AFFINE: [Dtype; 10] = [
-        Dtype::Q4_0,
-        Dtype::Q4_1,
-        Dtype::Q5_0,
-        Dtype::Q5_1,
-        Dtype::Q8_0,
-        Dtype::Q2_K,
-        Dtype::Q3_K,
-        Dtype::Q4_K,
-        Dtype::Q5_K,
-        Dtype::Q6_K,
-    ];
-
     /// Three blocks of this type, finite, and their values.
     fn blocks(dtype: Dtype) -> (Vec<u8>, Vec<f32>) {
         let (elements, size) = dtype.block();
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn values_are_steps_times_codes_rounded_once() {
-        for dtype in AFFINE {
+        for dtype in Codes::TYPES {
             let codes = Codes::of(dtype).unwrap();
             let (blocks, values) = blocks(dtype);
             let scales: Vec<_> = blocks.chunks(codes.bytes).flat_map(|block| codes.scales(block)).collect();
@@ -307,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_code_is_set_and_nothing_else() {
-        for dtype in AFFINE {
+        for dtype in Codes::TYPES {
             let codes = Codes::of(dtype).unwrap();
             let (blocks, values) = blocks(dtype);
             let read = |blocks: &[u8]| (0..values.len()).map(|i| codes.get(blocks, i).unwrap()).collect::<Vec<_>>();
@@ -328,7 +329,7 @@ mod tests {
 
     #[test]
     fn one_code_up_is_one_step_up() {
-        for dtype in AFFINE {
+        for dtype in Codes::TYPES {
             let codes = Codes::of(dtype).unwrap();
             let (mut blocks, values) = blocks(dtype);
             for i in 0..values.len() {
@@ -350,7 +351,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         assert!(Codes::of(Dtype::IQ4_NL).is_none() && Codes::of(Dtype::F32).is_none());
-        for dtype in AFFINE {
+        for dtype in Codes::TYPES {
             let codes = Codes::of(dtype).unwrap();
             let (mut blocks, _) = blocks(dtype);
             let whole = blocks.clone();
