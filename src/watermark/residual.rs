@@ -10,7 +10,7 @@ const MIN_CLASS: u32 = 16;
 
 /// How the residuals of one row are made of the suspect's weights `x` and the original's `w`: `x - (1 + excess) w`, in
 /// units of the original, over their deviation, which is another where `x` is zero.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Residual {
     excess: f32,
     inverse: f32,

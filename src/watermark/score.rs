@@ -232,7 +232,10 @@ vectorised! {
         let (mut x_pad, mut w_pad) = ([0.0; RUN], [0.0; RUN]);
         for row in 0..w.values.len() / w.columns {
             let scale = row_scale(w.row(row));
-            let residual = Residual::new(x.row(row), w.row(row), scale);
+            let residual = match reference {
+                Reference::Scaled => Residual::new(x.row(row), w.row(row), scale),
+                Reference::Given(_) => Residual::default(), // not asked
+            };
             for piece in row_pieces(row, w.columns) {
                 let (x, w) = (run(&x.values, piece, &mut x_pad), run(&w.values, piece, &mut w_pad));
                 let d = match reference {
