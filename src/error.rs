@@ -3,7 +3,8 @@
 //! [`Error`] says in which half of the crate and on which file something failed; the cause enums
 //! ([`EncryptionError`], [`FormatError`], [`KeyError`], [`VerifyError`] with [`CertificateError`], [`WatermarkError`]) say
 //! what exactly.
-//! [`Error::code`] is the one classification from which the exit status of the command line follows.
+//! [`Error::code`] is the one classification from which the exit status of the command line, the result codes of C and the
+//! exceptions of Python follow.
 
 mod encryption;
 mod format;
@@ -64,16 +65,16 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Code {
-    /// The library was misused.
-    Misuse,
-    /// The caller asked to stop.
-    Cancelled,
     /// The answer is no: tampered, badly signed, bound to something else.
-    Refused,
+    Refused = 1,
+    /// The library was misused.
+    Misuse = 2,
     /// The operating system or the file format says no.
-    Input,
+    Input = 3,
     /// A key is missing, malformed or does not fit.
-    Key,
+    Key = 4,
+    /// The caller asked to stop.
+    Cancelled = 5,
 }
 
 impl Error {
@@ -97,6 +98,33 @@ impl Error {
             Self::Watermark { cause, .. } if cause.is_refusal() => Code::Refused,
             Self::Format { .. } | Self::Io { .. } | Self::Watermark { .. } => Code::Input,
             Self::Key { .. } => Code::Key,
+        }
+    }
+
+    /// The cause as a stable word for machines: `chunk-tampered`, `missing-file`, `no-match`, ..
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::ApiMisuse(_) => "misuse",
+            Self::Cancelled => "cancelled",
+            Self::Encryption { cause, .. } => cause.word(),
+            Self::Format { cause, .. } => cause.word(),
+            Self::Io { .. } => "io",
+            Self::Key { cause, .. } => cause.word(),
+            Self::Verify { cause, .. } => cause.word(),
+            Self::Watermark { cause, .. } => cause.word(),
+        }
+    }
+
+    /// The file or the model that this is about, as it was named.
+    pub fn artifact(&self) -> Option<&str> {
+        match self {
+            Self::ApiMisuse(_) | Self::Cancelled => None,
+            Self::Encryption { name, .. }
+            | Self::Format { name, .. }
+            | Self::Io { name, .. }
+            | Self::Key { name, .. }
+            | Self::Verify { name, .. }
+            | Self::Watermark { name, .. } => Some(name),
         }
     }
 
@@ -168,5 +196,22 @@ mod tests {
         let error = FormatError::Unknown.on("a\n\x1b[2Jb\u{202e}c");
         let shown = error.to_string();
         assert!(shown.starts_with("a\\u{a}\\u{1b}[2Jb\\u{202e}c: "), "{shown}");
+    }
+
+    #[test]
+    fn errors_tell_their_kind_their_cause_and_their_file() {
+        let tampered = EncryptionError::ChunkTampered { index: 3 }.on("a.wmenc");
+        assert_eq!(
+            (tampered.code() as u8, tampered.word(), tampered.artifact()),
+            (1, "chunk-tampered", Some("a.wmenc"))
+        );
+        let missing = Error::io("open", "b", std::io::ErrorKind::NotFound);
+        assert_eq!((missing.code() as u8, missing.word(), missing.artifact()), (3, "io", Some("b")));
+        let key = KeyError::NoMatch.on("c");
+        assert_eq!((key.code() as u8, key.word()), (4, "no-match"));
+        let claim = WatermarkError::NotTheOwner.on("d");
+        assert_eq!((claim.code() as u8, claim.word()), (1, "not-the-owner"));
+        assert_eq!((Error::ApiMisuse("x").code() as u8, Error::Cancelled.code() as u8), (2, 5));
+        assert_eq!((Error::Cancelled.word(), Error::Cancelled.artifact()), ("cancelled", None));
     }
 }

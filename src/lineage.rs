@@ -20,8 +20,12 @@
 
 mod units;
 
+use serde_json::{Value, json};
+
 use crate::alignment::units::{Comparable, Layer, Units, of_convolutions, of_transformer};
-use crate::error::Result;
+use crate::error::{Cause, Result};
+use crate::format::ModelIndex;
+use crate::io::Tree;
 use crate::io::progress::{Progress, step};
 use crate::matching::Side;
 use units::{agreeing, likeness, mutual, samples};
@@ -98,6 +102,40 @@ impl Lineage {
     pub fn is_related(&self) -> bool {
         self.is_proved() || self.agrees()
     }
+
+    /// The same for machines, as the command line prints it.
+    pub fn to_json(&self) -> Value {
+        let layer = |layer: &Compared| {
+            json!({
+                "name": layer.name,
+                "tensor": layer.tensor,
+                "units": layer.units,
+                "matched": layer.matched,
+                "fixed": layer.fixed,
+                "agreeing": layer.agreeing,
+                "control": layer.control,
+            })
+        };
+        json!({
+            "related": self.is_related(),
+            "fixed_points": {"log10_p": self.log10_p, "fixed": self.fixed(), "proved": self.is_proved()},
+            "agreement": {"is_p_value": false, "agrees": self.agrees()},
+            "layers": self.layers.iter().map(layer).collect::<Value>(),
+        })
+    }
+}
+
+/// Compares two models by their files. Fails if nothing can be compared because weights of one could not be read: that is
+/// no answer.
+pub fn compare_trees(first: &dyn Tree, second: &dyn Tree, progress: &dyn Progress) -> Result<Lineage> {
+    let (a, b) = (ModelIndex::read(first)?, ModelIndex::read(second)?);
+    let found = compare(Side::new(first, &a), Side::new(second, &b), progress)?;
+    for (index, tree) in [(&a, first), (&b, second)].into_iter().filter(|_| found.layers.is_empty()) {
+        if let (None, Some((path, cause))) = (index.tensors().next(), index.refused().first()) {
+            return Err(cause.clone().on(if path.is_empty() { tree.name() } else { path }));
+        }
+    }
+    Ok(found)
 }
 
 /// Compares two models. Their names may differ; of one, they must tell what its tensors are for, if it is a transformer.

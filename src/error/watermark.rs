@@ -66,6 +66,30 @@ pub enum WatermarkError {
 }
 
 impl WatermarkError {
+    /// The cause as a stable word for machines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Archive(_) => "archive",
+            Self::Attack { .. } => "attack",
+            Self::AmbiguousTensor(_) => "ambiguous-tensor",
+            Self::BlockNotClaimed(_) => "block-not-claimed",
+            Self::Draw { .. } => "draw",
+            Self::DrawCount { .. } => "draw-count",
+            Self::ForeignOpening => "foreign-opening",
+            Self::Label(_) => "label",
+            Self::MalformedClaim(_) => "malformed-claim",
+            Self::MalformedOpening(_) => "malformed-opening",
+            Self::NoCarrier => "no-carrier",
+            Self::NotFinite(_) => "not-finite",
+            Self::NotTheOwner => "not-the-owner",
+            Self::NotTheOriginal => "not-the-original",
+            Self::OnlyBlocks => "only-blocks",
+            Self::OnlyWhole(_) => "only-whole",
+            Self::SecretNotClaimed(_) => "secret-not-claimed",
+            Self::Strength(_) => "strength",
+        }
+    }
+
     /// Whether a claim was refused, rather than not understood.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(

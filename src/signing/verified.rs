@@ -1,8 +1,11 @@
 //! What a verifier has found to be true.
 
+use serde_json::{Value, json};
+
 use super::authority::Signatory;
 use super::manifest::Hashing;
 use super::release::Release;
+use crate::crypto::hex;
 
 /// What was verified. Exists only when everything was.
 #[derive(Clone, Debug)]
@@ -50,5 +53,21 @@ impl Verified {
     /// Files that are in the model but not covered by the signature, because it, or the policy, leaves them out.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
+    }
+
+    /// The same for machines, as the command line prints it.
+    pub fn to_json(&self) -> Value {
+        let signers: Vec<Value> = self.signatories.iter().map(|by| by.to_json()).collect();
+        json!({
+            "verified": true,
+            "signer": signers.first(),
+            "signers": signers,
+            "name": self.name,
+            "root_digest": hex(&self.root_digest),
+            "hash": self.hashing.hash.name(),
+            "files": self.files,
+            "ignored": self.ignored,
+            "release": self.release.as_ref().map(Release::predicate),
+        })
     }
 }

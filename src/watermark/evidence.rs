@@ -1,11 +1,12 @@
 //! What was found in a suspect.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::blind::Phases;
 use super::payload::PayloadEvidence;
 use super::statistics::log10_p;
-use crate::error::FormatError;
+use crate::error::{Cause, FormatError, Result};
 
 /// Ownership is called detected below this: 2^-128.
 const LOG10_OWNER: f64 = -38.53;
@@ -147,6 +148,36 @@ impl Evidence {
     /// says nothing about them.
     pub fn unread(&self) -> &[(String, FormatError)] {
         &self.unread
+    }
+
+    /// Whether the mark was found. Fails if no weights of the suspect, called `name`, were seen: that is no answer.
+    pub fn verdict(&self, name: &str) -> Result<bool> {
+        match self.unread.first() {
+            Some((path, cause)) if self.tensors_matched == 0 && !self.is_detected() => {
+                Err(cause.clone().on(if path.is_empty() { name } else { path }))
+            }
+            _ => Ok(self.is_detected()),
+        }
+    }
+
+    /// The same for machines, as the command line prints it.
+    pub fn to_json(&self) -> Value {
+        let named: Vec<_> = self.named().map(|c| json!({"label": c.label, "log10_p": c.log10_p})).collect();
+        let payload = &self.payload;
+        let unread = self.unread.iter().map(|(path, cause)| json!({"path": path, "code": cause.word()}));
+        json!({
+            "detected": self.is_detected(),
+            "log10_p": self.log10_p(),
+            "z": self.z(),
+            "readings": self.readings,
+            "copy": named.first(),
+            "copies": named,
+            "payload": payload.payload.map(|p| json!({"hex": format!("{p:016x}"), "turned": payload.turned, "weakest": payload.weakest()})),
+            "tensors_matched": self.tensors_matched,
+            "tensors": self.tensors,
+            "unread": unread.collect::<Value>(),
+            "alignment": self.alignment,
+        })
     }
 }
 

@@ -16,7 +16,7 @@ const RULES: [(&str, &[&str]); 15] = [
     ("encryption", &["crypto", "error", "io", "json", "keys", "tensor"]),
     ("signing", &["crypto", "error", "format", "io", "json", "keys"]),
     ("watermark", &["alignment", "crypto", "error", "format", "io", "json", "keys", "linear", "matching", "tensor"]),
-    ("lineage", &["alignment", "error", "io", "linear", "matching"]),
+    ("lineage", &["alignment", "error", "format", "io", "linear", "matching"]),
     ("linear", &[]),
     ("matching", &["error", "format", "io", "tensor"]),
     ("model", &["crypto", "encryption", "error", "format", "io", "keys", "signing", "tensor", "watermark"]),

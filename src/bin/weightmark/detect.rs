@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use serde_json::{Value, json};
 use weightmark::Error;
 use weightmark::error::Printable;
 use weightmark::io::{FileAt, ReadAtExt};
@@ -37,14 +36,7 @@ pub(crate) fn run(args: &Detect, json: bool, bars: &Bars) -> Outcome {
     let evidence = detector.examine_tree(&*suspect, bars)?;
     let reported = report(&evidence, json);
     // whether anyone reads it or not, the answer stays the same
-    match evidence.unread().first() {
-        _ if evidence.is_detected() => reported,
-        Some((path, cause)) if evidence.tensors_matched() == 0 => {
-            let name = if path.is_empty() { suspect.name().to_owned() } else { path.clone() };
-            Err(Error::Format { name, cause: cause.clone() }.into()) // no weights were seen: that is no answer
-        }
-        _ => Err(Failure::No),
-    }
+    if evidence.verdict(suspect.name())? { reported } else { Err(Failure::No) }
 }
 
 /// The labels in a file, one a line.
@@ -60,23 +52,6 @@ pub(crate) fn labels(path: &Path) -> Result<Vec<String>, Error> {
 
 fn report(evidence: &Evidence, json: bool) -> Outcome {
     let verdict = if evidence.is_detected() { "detected" } else { "not detected" };
-    let readings: Vec<_> = evidence.readings().iter().map(|r| json!(r)).collect();
-    let named: Vec<_> = evidence.named().map(|c| json!({"label": c.label, "log10_p": c.log10_p})).collect();
-    let payload = evidence.payload();
-    let unread = evidence.unread().iter().map(|(path, cause)| json!({"path": path, "code": cause.word()}));
-    let object = json!({
-        "detected": evidence.is_detected(),
-        "log10_p": evidence.log10_p(),
-        "z": evidence.z(),
-        "readings": readings,
-        "copy": named.first(),
-        "copies": named,
-        "payload": payload.payload.map(|p| json!({"hex": format!("{p:016x}"), "turned": payload.turned, "weakest": payload.weakest()})),
-        "tensors_matched": evidence.tensors_matched(),
-        "tensors": evidence.tensors(),
-        "unread": unread.collect::<Value>(),
-        "alignment": evidence.alignment(),
-    });
     let text = format!(
         "owner mark {verdict}: log10 p = {:.1} (z = {:.1}), {} of {} tensors compared\n{}",
         evidence.log10_p(),
@@ -85,7 +60,7 @@ fn report(evidence: &Evidence, json: bool) -> Outcome {
         evidence.tensors(),
         details(evidence)
     );
-    print(json, "detect", object, &text)
+    print(json, "detect", evidence.to_json(), &text)
 }
 
 /// What was found besides, a line each.

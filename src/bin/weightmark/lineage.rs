@@ -3,13 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use serde_json::{Value, json};
 use weightmark::Error;
 use weightmark::error::{EncryptionError, Printable};
-use weightmark::format::ModelIndex;
 use weightmark::io::{Tree, tree};
 use weightmark::lineage::{self, Compared};
-use weightmark::matching::Side;
 
 use crate::cli::Lineage;
 use crate::keys;
@@ -18,16 +15,7 @@ use crate::progress::Bars;
 
 pub(crate) fn run(args: &Lineage, json: bool, bars: &Bars) -> Outcome {
     let (first, second) = (open(&args.first, args)?, open(&args.second, args)?);
-    let (a, b) = (ModelIndex::read(&*first)?, ModelIndex::read(&*second)?);
-    let found = lineage::compare(Side::new(&*first, &a), Side::new(&*second, &b), bars)?;
-    if found.layers().is_empty() {
-        for (index, tree) in [(&a, &first), (&b, &second)] {
-            if let (None, Some((path, cause))) = (index.tensors().next(), index.refused().first()) {
-                let name = if path.is_empty() { tree.name().to_owned() } else { path.clone() };
-                return Err(Error::Format { name, cause: cause.clone() }.into()); // no weights were seen: that is no answer
-            }
-        }
-    }
+    let found = lineage::compare_trees(&*first, &*second, bars)?;
     report(&found, json)?;
     if found.is_related() { Ok(()) } else { Err(Failure::No) }
 }
@@ -43,24 +31,7 @@ fn open(path: &Path, args: &Lineage) -> Result<Box<dyn Tree>, Error> {
 }
 
 fn report(found: &lineage::Lineage, json: bool) -> Outcome {
-    let layer = |layer: &Compared| {
-        json!({
-            "name": layer.name,
-            "tensor": layer.tensor,
-            "units": layer.units,
-            "matched": layer.matched,
-            "fixed": layer.fixed,
-            "agreeing": layer.agreeing,
-            "control": layer.control,
-        })
-    };
-    let object = json!({
-        "related": found.is_related(),
-        "fixed_points": {"log10_p": found.log10_p(), "fixed": found.fixed(), "proved": found.is_proved()},
-        "agreement": {"is_p_value": false, "agrees": found.agrees()},
-        "layers": found.layers().iter().map(layer).collect::<Value>(),
-    });
-    print(json, "lineage", object, &text(found))
+    print(json, "lineage", found.to_json(), &text(found))
 }
 
 fn text(found: &lineage::Lineage) -> String {

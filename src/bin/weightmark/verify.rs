@@ -11,7 +11,7 @@ use weightmark::{Error, Result};
 
 use crate::cli::Verify;
 use crate::keys;
-use crate::output::{Outcome, hex, print};
+use crate::output::{Outcome, print};
 use crate::progress::Bars;
 use crate::sign::path_inside;
 
@@ -63,7 +63,6 @@ fn signatures(args: &Verify, tree: &dyn Tree) -> Result<Signatures> {
 }
 
 fn report(verified: &Verified, json: bool) -> Outcome {
-    let signers: Vec<Value> = verified.signatories().iter().map(|by| by.to_json()).collect();
     let names: Vec<String> = verified.signatories().iter().map(|by| by.to_string()).collect();
     let mut text =
         format!("verified: {} files are exactly what {} signed\n", verified.files(), Printable(&names.join(" and ")));
@@ -73,18 +72,7 @@ fn report(verified: &Verified, json: bool) -> Outcome {
     for path in verified.ignored() {
         let _ = writeln!(text, "not covered by the signature: {}", Printable(path)); // a String takes everything
     }
-    let object = json!({
-        "verified": true,
-        "signer": signers.first(),
-        "signers": signers,
-        "name": verified.name(),
-        "root_digest": hex(verified.root_digest()),
-        "hash": verified.hashing().hash.name(),
-        "files": verified.files(),
-        "ignored": verified.ignored(),
-        "release": verified.release().map(|release| release.predicate()),
-    });
-    print(json, "verify", object, &text)
+    print(json, "verify", verified.to_json(), &text)
 }
 
 fn describe(error: &Error) -> Value {
