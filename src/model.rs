@@ -225,7 +225,18 @@ impl OpenOptions {
     /// As [`open`](Self::open), watched by `progress`.
     pub fn open_with(self, path: impl AsRef<Path>, progress: &dyn Progress) -> Result<Model> {
         let path = path.as_ref();
-        let (tree, _verified) = self.verified(path, progress)?;
+        self.open_files(Some(path), tree::open(path)?, progress)
+    }
+
+    /// Opens a model that lies anywhere: in memory, in a bucket, in storage that somebody else reads. The signatures of a
+    /// lone file lie beside it, and there is nothing beside it here: under a policy it must be given as a directory, with
+    /// its signatures in it.
+    pub fn open_tree(self, tree: Box<dyn Tree>, progress: &dyn Progress) -> Result<Model> {
+        self.open_files(None, tree, progress)
+    }
+
+    fn open_files(self, path: Option<&Path>, tree: Box<dyn Tree>, progress: &dyn Progress) -> Result<Model> {
+        let (tree, _verified) = self.verified(path, tree, progress)?;
         let index = ModelIndex::read(&*tree)?;
         Ok(Model {
             code: gate(&*tree, &index, &self.allow_code)?,
@@ -249,18 +260,22 @@ impl OpenOptions {
         }
     }
 
-    /// The plaintext files of the model at `path`, such that what is read is what was verified.
-    fn verified(&self, path: &Path, progress: &dyn Progress) -> Result<(Box<dyn Tree>, Option<Verified>)> {
-        let tree = self.tree(path)?;
+    /// The plaintext files of a model, which lies at `path` if anywhere, such that what is read is what was verified.
+    fn verified(
+        &self,
+        path: Option<&Path>,
+        tree: Box<dyn Tree>,
+        progress: &dyn Progress,
+    ) -> Result<(Box<dyn Tree>, Option<Verified>)> {
+        let tree = self.decrypted(tree)?;
         #[cfg(feature = "signing")]
         if let Some(policy) = &self.policy {
-            let place = outboard_path(path);
-            let outboard: Option<Arc<dyn ReadAt>> = if tree.is_single_file() && place.symlink_metadata().is_ok() {
-                Some(Arc::new(FileAt::open(place)?))
-            } else {
-                None
+            let place = path.map(outboard_path).filter(|_| tree.is_single_file());
+            let outboard: Option<Arc<dyn ReadAt>> = match place {
+                Some(place) if place.symlink_metadata().is_ok() => Some(Arc::new(FileAt::open(place)?)),
+                _ => None,
             };
-            let signatures = Signatures::find(path, &*tree)?;
+            let signatures = signatures(path, &*tree)?;
             let (verified, tree) = policy.open_tree(tree, &signatures, outboard, progress)?;
             return Ok((Box::new(tree), Some(verified)));
         }
@@ -268,12 +283,12 @@ impl OpenOptions {
         Ok((Box::new(Held::new(tree)), verified))
     }
 
-    /// Holds the files of the model at `path` to the policy, if there is one. Without one the model must not be signed,
-    /// or the caller must have said that this does not matter.
-    fn verify(&self, path: &Path, tree: &dyn Tree, progress: &dyn Progress) -> Result<Option<Verified>> {
+    /// Holds the files of a model to the policy, if there is one. Without one the model must not be signed, or the caller
+    /// must have said that this does not matter.
+    fn verify(&self, path: Option<&Path>, tree: &dyn Tree, progress: &dyn Progress) -> Result<Option<Verified>> {
         #[cfg(feature = "signing")]
         if let Some(policy) = &self.policy {
-            return policy.verify_tree(tree, &Signatures::find(path, tree)?, progress).map(Some);
+            return policy.verify_tree(tree, &signatures(path, tree)?, progress).map(Some);
         }
         let _ = progress;
         if !self.accept_unsigned && is_signed(path, tree) {
@@ -284,12 +299,14 @@ impl OpenOptions {
     }
 
     /// The plaintext files of the model at `path`, decrypted as they are read. No signature is looked at.
-    #[cfg(feature = "encryption")]
     pub fn tree(&self, path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
+        self.decrypted(tree::open(path)?)
+    }
+
+    #[cfg(feature = "encryption")]
+    fn decrypted(&self, tree: Box<dyn Tree>) -> Result<Box<dyn Tree>> {
         use crate::encryption::{Decryptor, inspect};
         use crate::error::EncryptionError;
-        let path = path.as_ref();
-        let tree = tree::open(path)?;
         let is_encrypted = if tree.is_single_file() {
             inspect(&*tree.open("")?)?.is_some()
         } else {
@@ -313,16 +330,28 @@ impl OpenOptions {
     }
 
     #[cfg(not(feature = "encryption"))]
-    fn tree(&self, path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
-        tree::open(path)
+    fn decrypted(&self, tree: Box<dyn Tree>) -> Result<Box<dyn Tree>> {
+        Ok(tree)
+    }
+}
+
+/// The signatures of a model: in it, or beside it if it is a lone file.
+#[cfg(feature = "signing")]
+fn signatures(path: Option<&Path>, tree: &dyn Tree) -> Result<Signatures> {
+    match path {
+        Some(path) if tree.is_single_file() => Signatures::beside(path),
+        None if tree.is_single_file() => {
+            Err(Error::ApiMisuse("a lone file that has no path has no signature: give a directory that holds both"))
+        }
+        _ => Signatures::within(tree),
     }
 }
 
 /// Whether there is a signature in its usual place, good or bad; where that cannot be told, there may be one.
-fn is_signed(path: &Path, tree: &dyn Tree) -> bool {
+fn is_signed(path: Option<&Path>, tree: &dyn Tree) -> bool {
     if tree.is_single_file() {
         let missing = |e: std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
-        return !signature_path(path).symlink_metadata().is_err_and(missing);
+        return path.is_some_and(|path| !signature_path(path).symlink_metadata().is_err_and(missing));
     }
     tree.entries().iter().any(|entry| is_signature(&entry.path))
 }

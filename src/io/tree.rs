@@ -217,6 +217,49 @@ impl Tree for SingleFile {
     }
 }
 
+/// Sources from anywhere, as the files of a directory.
+pub struct Sources {
+    entries: Vec<Entry>,
+    sources: HashMap<String, Arc<dyn ReadAt>>,
+    name: String,
+}
+
+impl Sources {
+    /// No files yet; messages will call the model `name`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { entries: Vec::new(), sources: HashMap::new(), name: name.into() }
+    }
+
+    /// Adds the file at `path`: relative, separated by `/`, not there yet.
+    pub fn and(mut self, path: impl Into<String>, source: Arc<dyn ReadAt>) -> Result<Self> {
+        let path = path.into();
+        if !is_canonical(&path) || self.entries.len() >= MAX_FILES {
+            return Err(unfit(path, "not a canonical relative path, or more than a million files"));
+        }
+        let entry = Entry::new(path.clone(), source.size());
+        match self.entries.binary_search_by(|known| known.path.cmp(&path)) {
+            Ok(_) => return Err(unfit(path, "given twice")),
+            Err(place) => self.entries.insert(place, entry),
+        }
+        self.sources.insert(path, source);
+        Ok(self)
+    }
+}
+
+impl Tree for Sources {
+    fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn open(&self, path: &str) -> Result<Arc<dyn ReadAt>> {
+        self.sources.get(path).cloned().ok_or_else(|| unfit(path.to_owned(), "no such file in the model"))
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// A tree that opens each file once and hands out the same handle ever after, so that what was checked is what is
 /// read, even if another file takes the name meanwhile. Small files are held in memory and need no handle.
 pub struct Held {
@@ -318,6 +361,19 @@ mod tests {
         symlink("../outside", home.path().join("model/link")).unwrap();
         assert!(tree.open("link/f").is_err());
         assert!(Directory::open(home.path().join("model")).is_err());
+    }
+
+    #[test]
+    fn sources_are_a_directory() {
+        let source = |text: &'static str| -> Arc<dyn ReadAt> { Arc::new(SliceAt::new(text)) };
+        let tree = Sources::new("m").and("b", source("bb")).unwrap().and("a/c", source("c")).unwrap();
+        assert_eq!(tree.entries(), [Entry::new("a/c", 1), Entry::new("b", 2)]);
+        assert_eq!(tree.open("b").unwrap().read_all(9).unwrap(), b"bb");
+        assert!(tree.open("c").is_err() && !tree.is_single_file());
+        for path in ["", "/a", "a/../b", "b"] {
+            let fresh = Sources::new("m").and("b", source("b")).unwrap();
+            assert!(fresh.and(path, source("x")).is_err(), "{path:?}");
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl OpenOptions {
                 (place, tree)
             }
         };
-        let _verified = this.verify(path, &*tree, progress)?;
+        let _verified = this.verify(Some(path), &*tree, progress)?;
         let code = this.code(&*tree)?;
         Ok(Sealed {
             path: sealed,

@@ -3,9 +3,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
+use std::sync::Arc;
 
 use weightmark::error::{FormatError, VerifyError};
-use weightmark::io::ReadAtExt;
+use weightmark::io::tree::{self, SingleFile, Sources};
+use weightmark::io::{ReadAt, ReadAtExt, SliceAt, Tree};
 use weightmark::keys::{VerifyingKey, XWingIdentity};
 use weightmark::model::OpenOptions;
 use weightmark::signing::Policy;
@@ -175,4 +177,40 @@ fn code_is_neither_signed_nor_opened_unless_somebody_says_so() {
     let open = options(&home).open(home.path("model")).unwrap();
     assert!(open.code().is_empty() && open.files().open("tf_model.h5").is_err());
     Run::of(Command::new("test").args(["-e", &home.at("model/tf_model.h5")])).ok();
+}
+
+/// The files of a model on disk, read into memory.
+fn in_memory(home: &Home, name: &str) -> Sources {
+    let tree = tree::open(home.path(name)).unwrap();
+    tree.entries().iter().fold(Sources::new("store"), |sources, entry| {
+        let bytes = tree.open(&entry.path).unwrap().read_all(u64::MAX).unwrap();
+        sources.and(&entry.path, Arc::new(SliceAt::new(bytes))).unwrap()
+    })
+}
+
+#[test]
+fn a_model_may_lie_anywhere() {
+    let home = Home::with_keys();
+    home.model("model", 20_000);
+    sign(&home, &["--outboard"]);
+    weightmark(["encrypt", &home.at("model"), "-r", &home.at("id.key.pub"), "-o", &home.at("sealed")]).ok();
+    let identity = || XWingIdentity::load(home.path("id.key")).unwrap();
+    let on_disk = options(&home).open(home.path("model")).unwrap().tensor("a.weight").unwrap();
+    for (name, options) in [("model", options(&home)), ("sealed", options(&home).identity(identity()))] {
+        let model = options.open_tree(Box::new(in_memory(&home, name)), &()).unwrap();
+        assert_eq!(model.tensor("a.weight").unwrap().bytes(), on_disk.bytes());
+        assert_eq!(model.verified().unwrap().name(), "model");
+    }
+    // what is expected holds wherever the files lie
+    let unread = Model::options().open_tree(Box::new(in_memory(&home, "model")), &());
+    assert!(matches!(unread, Err(Error::ApiMisuse(_))));
+    let more = in_memory(&home, "model").and("more.json", Arc::new(SliceAt::new("{}"))).unwrap();
+    let extra = VerifyError::ExtraFile { path: "more.json".into() };
+    assert_eq!(cause(options(&home).open_tree(Box::new(more), &())), extra);
+    // a lone file has nothing beside it
+    let source: Arc<dyn ReadAt> = Arc::new(SliceAt::new(home.read("model/model.safetensors")));
+    let lone = || Box::new(SingleFile::new("model.safetensors", Arc::clone(&source)));
+    assert!(matches!(options(&home).open_tree(lone(), &()), Err(Error::ApiMisuse(_))));
+    let model = Model::options().open_tree(lone(), &()).unwrap();
+    assert_eq!(model.tensor("a.weight").unwrap().bytes(), on_disk.bytes());
 }
