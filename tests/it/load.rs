@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use weightmark::error::{FormatError, VerifyError};
 use weightmark::io::tree::{self, SingleFile, Sources};
-use weightmark::io::{ReadAt, ReadAtExt, SliceAt, Tree};
+use weightmark::io::{ReadAt, ReadAtExt, SliceAt};
 use weightmark::keys::{VerifyingKey, XWingIdentity};
 use weightmark::model::OpenOptions;
 use weightmark::signing::Policy;

@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 use weightmark::encryption::DecryptedTree;
 use weightmark::error::{Code, Printable};
 use weightmark::io::{Tree, tree};
-use weightmark::signing::{Bundle, Signatures, Verified};
+use weightmark::signing::{Bundle, Signatures, Verified, path_inside};
 use weightmark::{Error, Result};
 
 use crate::cli::Verify;
 use crate::keys;
 use crate::output::{Outcome, print};
 use crate::progress::Bars;
-use crate::sign::path_inside;
 
 pub(crate) fn run(args: &Verify, json: bool, bars: &Bars) -> Outcome {
     match verify(args, bars) {
