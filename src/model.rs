@@ -16,6 +16,8 @@
 
 #[cfg(all(feature = "signing", feature = "watermark"))]
 mod claim;
+#[cfg(all(feature = "encryption", feature = "signing"))]
+mod inspect;
 #[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
 mod protect;
 #[cfg(all(feature = "encryption", target_os = "linux"))]
@@ -29,6 +31,8 @@ use std::sync::Arc;
 
 #[cfg(all(feature = "signing", feature = "watermark"))]
 pub use claim::{Claim, digest};
+#[cfg(all(feature = "encryption", feature = "signing"))]
+pub use inspect::{Inspected, Plain, inspect};
 #[cfg(all(feature = "encryption", feature = "signing", feature = "watermark"))]
 pub use protect::{Protected, Protector};
 #[cfg(all(feature = "encryption", target_os = "linux"))]
@@ -46,7 +50,7 @@ use crate::io::{Memory, Progress, ReadAtExt};
 #[cfg(feature = "encryption")]
 use crate::keys::Identity;
 #[cfg(feature = "signing")]
-use crate::signing::{Policy, Signatures, Verified, outboard_path};
+use crate::signing::{Bundle, Policy, Signatures, Verified, outboard_path, path_inside};
 use crate::tensor::{Storage, TensorInfo};
 #[cfg(not(feature = "signing"))]
 use std::convert::Infallible as Verified; // nothing is ever verified
@@ -150,7 +154,8 @@ impl Model {
         self.verified.as_ref()
     }
 
-    fn find(&self, name: &str) -> Result<(&str, &TensorInfo)> {
+    /// The file that holds the tensor called `name`, and what the tensor is.
+    pub fn find(&self, name: &str) -> Result<(&str, &TensorInfo)> {
         let is_ambiguous = self.index.contains(name);
         let problem = if is_ambiguous { FormatError::Duplicate } else { FormatError::UnknownTensor };
         self.index.tensor(name).ok_or_else(|| problem(name.to_owned()).on(self.tree.name()))
@@ -275,7 +280,7 @@ impl OpenOptions {
                 Some(place) if place.symlink_metadata().is_ok() => Some(Arc::new(FileAt::open(place)?)),
                 _ => None,
             };
-            let signatures = signatures(path, &*tree)?;
+            let signatures = usual_signatures(path, &*tree)?;
             let (verified, tree) = policy.open_tree(tree, &signatures, outboard, progress)?;
             return Ok((Box::new(tree), Some(verified)));
         }
@@ -288,7 +293,7 @@ impl OpenOptions {
     fn verify(&self, path: Option<&Path>, tree: &dyn Tree, progress: &dyn Progress) -> Result<Option<Verified>> {
         #[cfg(feature = "signing")]
         if let Some(policy) = &self.policy {
-            return policy.verify_tree(tree, &signatures(path, tree)?, progress).map(Some);
+            return policy.verify_tree(tree, &usual_signatures(path, tree)?, progress).map(Some);
         }
         let _ = progress;
         if !self.accept_unsigned && is_signed(path, tree) {
@@ -335,9 +340,32 @@ impl OpenOptions {
     }
 }
 
+/// The signatures at `places`, or else those in their usual places, of the model at `path` whose files are those of `tree`.
+#[cfg(feature = "signing")]
+pub fn signatures<P: AsRef<Path>>(
+    path: impl AsRef<Path>,
+    tree: &dyn Tree,
+    places: impl IntoIterator<Item = P>,
+) -> Result<Signatures> {
+    let path = path.as_ref();
+    let mut places = places.into_iter().peekable();
+    if places.peek().is_none() {
+        return Signatures::find(path, tree);
+    }
+    // a file beside encrypted ones is not one of the model, whatever its name
+    #[cfg(feature = "encryption")]
+    let is_plain = !DecryptedTree::recognises(&*tree::open(path)?);
+    #[cfg(not(feature = "encryption"))]
+    let is_plain = true;
+    places.try_fold(Signatures::new(), |found, place| {
+        let inside = path_inside(path, place.as_ref()).filter(|_| is_plain);
+        Ok(found.and(inside, Bundle::read(place)?))
+    })
+}
+
 /// The signatures of a model: in it, or beside it if it is a lone file.
 #[cfg(feature = "signing")]
-fn signatures(path: Option<&Path>, tree: &dyn Tree) -> Result<Signatures> {
+fn usual_signatures(path: Option<&Path>, tree: &dyn Tree) -> Result<Signatures> {
     match path {
         Some(path) if tree.is_single_file() => Signatures::beside(path),
         None if tree.is_single_file() => {

@@ -209,7 +209,7 @@ impl Signed {
 }
 
 /// The path of a signature relative to its model, if it lies inside of it.
-pub fn path_inside(model: &Path, signature: &Path) -> Option<String> {
+pub(crate) fn path_inside(model: &Path, signature: &Path) -> Option<String> {
     let folder = signature.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let place = folder.canonicalize().ok()?.join(signature.file_name()?);
     Some(place.strip_prefix(model.canonicalize().ok()?).ok()?.to_str()?.to_owned())

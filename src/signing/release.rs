@@ -237,6 +237,16 @@ pub fn from_text(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(text).ok().filter(|time| to_text(*time) == text)
 }
 
+/// A time as people say it: `2027-01-31T00:00:00Z`, or from now `90days`.
+pub fn time_of(text: &str) -> Option<SystemTime> {
+    from_text(text).or_else(|| SystemTime::now().checked_add(humantime::parse_duration(text).ok()?))
+}
+
+/// A release as people say it, `NAME@VERSION`, the version a number.
+pub fn name_and_version(text: &str) -> Option<(&str, u64)> {
+    text.rsplit_once('@').and_then(|(name, version)| Some((name, version.parse().ok()?)))
+}
+
 /// A time in whole seconds, from 1970 to the end of 9999: other years have no text.
 fn seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()).min(253_402_300_799);

@@ -2,14 +2,11 @@
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
-use weightmark::encryption::{self, Inspection, KEYS_FILE};
+use weightmark::encryption::Inspection;
 use weightmark::error::{FormatError, Printable};
-use weightmark::format::{ModelFile, ModelIndex, is_signature};
-use weightmark::io::{Entry, Tree, tree};
-use weightmark::signing::Bundle;
-use weightmark::tensor::Storage;
-use weightmark::{Error, Result};
+use weightmark::format::ModelFile;
+use weightmark::io::{Entry, tree};
+use weightmark::model::{self, Inspected, Plain};
 
 use crate::cli::Inspect;
 use crate::outline;
@@ -22,23 +19,17 @@ const MAX_VALUE: usize = 72;
 const INDENT: &str = "            ";
 
 pub(crate) fn run(args: &Inspect, json: bool) -> Outcome {
-    let tree = tree::open(&args.input)?;
-    match encrypted(&*tree)? {
-        Some(inspection) => report_encrypted(&inspection, json),
-        None => report_plain(&*tree, json),
-    }
-}
-
-fn encrypted(tree: &dyn Tree) -> Result<Option<Inspection>> {
-    let envelope = if tree.is_single_file() {
-        tree.entries().first()
-    } else {
-        tree.entries().iter().find(|e| e.path == KEYS_FILE)
+    let seen = model::inspect(&*tree::open(&args.input)?)?;
+    let text = match &seen {
+        _ if json => String::new(),
+        Inspected::Encrypted(inspection) => encrypted(inspection),
+        Inspected::Plain(files) => plain(files),
+        _ => String::new(),
     };
-    envelope.map_or(Ok(None), |entry| encryption::inspect(&*tree.open(&entry.path)?))
+    print(json, "inspect", seen.to_json(), &text)
 }
 
-fn report_encrypted(inspection: &Inspection, json: bool) -> Outcome {
+fn encrypted(inspection: &Inspection) -> String {
     let mut text = format!("encrypted, cobblestone-256, context {:?}\n", inspection.context);
     for group in &inspection.groups {
         if !group.path.is_empty() {
@@ -59,32 +50,18 @@ fn report_encrypted(inspection: &Inspection, json: bool) -> Outcome {
         }
     }
     text.push_str("(read without a key: not authenticated)\n");
-    print(json, "inspect", json!({"encrypted": true, "envelope": inspection}), &text)
+    text
 }
 
-fn report_plain(tree: &dyn Tree, json: bool) -> Outcome {
-    let index = ModelIndex::read(tree)?;
-    if tree.is_single_file() && index.files().is_empty() {
-        return Err(Error::Format { name: tree.name().into(), cause: FormatError::Unknown }.into());
+fn plain(files: &Plain) -> String {
+    let (mut text, index) = (String::new(), &files.index);
+    for entry in &files.entries {
+        describe(&mut text, entry, index.file(&entry.path), index.refusal(&entry.path));
     }
-    let mut text = String::new();
-    let mut files = Vec::new();
-    for entry in tree.entries() {
-        let (found, refused) = (index.file(&entry.path), index.refusal(&entry.path));
-        if json {
-            files.push(object(entry, found, refused));
-        } else {
-            describe(&mut text, entry, found, refused);
-        }
+    for (_, claims) in &files.signatures {
+        line(&mut text, format_args!("signature:  {} (not verified)", Printable(claims)));
     }
-    let mut signatures = Vec::new();
-    for entry in tree.entries().iter().filter(|entry| is_signature(&entry.path) && !tree.is_single_file()) {
-        let bundle = tree.open(&entry.path).and_then(|source| Bundle::read_from(&*source));
-        let claims = bundle.map_or_else(|_| "unreadable".into(), |bundle| bundle.claims());
-        line(&mut text, format_args!("signature:  {} (not verified)", Printable(&claims)));
-        signatures.push(json!({"path": entry.path, "claims": claims}));
-    }
-    print(json, "inspect", json!({"encrypted": false, "files": files, "signatures": signatures}), &text)
+    text
 }
 
 /// One file for people: what it is, its metadata and its tensors.
@@ -116,34 +93,6 @@ fn summary(found: Option<&ModelFile>) -> String {
     let elements: u64 = index.tensors().iter().fold(0, |sum, tensor| sum.saturating_add(tensor.elements()));
     let noun = if index.tensors().len() == 1 { "tensor" } else { "tensors" };
     format!("  ({format}, {} {noun}, {elements} elements)", index.tensors().len())
-}
-
-/// One file for programs.
-fn object(entry: &Entry, found: Option<&ModelFile>, refused: Option<&FormatError>) -> Value {
-    let mut file = json!({"path": entry.path, "bytes": entry.size});
-    let Some(fields) = file.as_object_mut() else { return file };
-    if let Some(cause) = refused {
-        fields.insert("refused".into(), json!({"code": cause.word(), "message": cause.to_string()}));
-    }
-    if let Some(ModelFile { format, index, .. }) = found {
-        let tensors = index.tensors().iter().map(|tensor| {
-            let (dtype, shape, bytes) = (tensor.dtype.name(), &tensor.shape, tensor.size());
-            let storage = match &tensor.storage {
-                Storage::Plain => json!("plain"),
-                Storage::Strided(strides) => json!({"strides": strides}),
-                Storage::External(path) => json!({"external": path}),
-                Storage::Deflated { .. } => json!("deflated"),
-                _ => json!("varints"),
-            };
-            let span = [tensor.span.start, tensor.span.end];
-            json!({"name": tensor.name, "dtype": dtype, "shape": shape, "bytes": bytes, "span": span, "storage": storage})
-        });
-        fields.insert("format".into(), json!(format.name()));
-        fields.insert("metadata".into(), json!(index.metadata()));
-        fields.insert("notes".into(), json!(index.notes()));
-        fields.insert("tensors".into(), tensors.collect());
-    }
-    file
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {

@@ -1,8 +1,6 @@
 //! `sign`: writes an OMS signature, and a release beside it if there is one.
 
-use std::time::SystemTime;
-
-use weightmark::signing::release::{Relation, from_text};
+use weightmark::signing::release::{Relation, name_and_version, time_of};
 use weightmark::signing::{CertificateChain, HashType, Hashing, Policy, Publisher};
 
 use crate::cli::Sign;
@@ -40,12 +38,14 @@ pub(crate) fn run(args: &Sign, json: bool, bars: &Bars) -> Outcome {
 
 /// What the user says of a release, found out before the model is hashed.
 fn release<'a>(publisher: Publisher<'a>, text: &str, args: &Sign) -> Result<Publisher<'a>, Failure> {
-    let parts = text.rsplit_once('@').and_then(|(name, version)| Some((name, version.parse().ok()?)));
-    let (name, version) = parts
+    let (name, version) = name_and_version(text)
         .ok_or_else(|| Failure::Usage(format!("--release {text}: it takes NAME@VERSION, the version a number")))?;
     let mut publisher = publisher.release(name, version);
     if let Some(text) = &args.expires {
-        publisher = publisher.expires_at(time(text)?);
+        let time = time_of(text).ok_or_else(|| {
+            Failure::Usage(format!("--expires {text}: neither a time (2027-01-31T00:00:00Z) nor how long (90days)"))
+        })?;
+        publisher = publisher.expires_at(time);
     }
     let policy = keys::any_of(keys::load_keys(&args.parent_keys)?).map(Policy::from);
     for parent in &args.parents {
@@ -64,12 +64,4 @@ fn release<'a>(publisher: Publisher<'a>, text: &str, args: &Sign) -> Result<Publ
 
 fn relation(word: &str) -> Option<Relation> {
     Relation::ALL.into_iter().find(|relation| relation.word() == word)
-}
-
-/// A time, or how long from now.
-fn time(text: &str) -> Result<SystemTime, Failure> {
-    let later = || SystemTime::now().checked_add(humantime::parse_duration(text).ok()?);
-    let usage =
-        || Failure::Usage(format!("--expires {text}: neither a time (2027-01-31T00:00:00Z) nor how long (90days)"));
-    from_text(text).or_else(later).ok_or_else(usage)
 }

@@ -3,10 +3,9 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use weightmark::encryption::DecryptedTree;
 use weightmark::error::{Code, Printable};
-use weightmark::io::{Tree, tree};
-use weightmark::signing::{Bundle, Signatures, Verified, path_inside};
+use weightmark::model::signatures;
+use weightmark::signing::Verified;
 use weightmark::{Error, Result};
 
 use crate::cli::Verify;
@@ -46,19 +45,7 @@ fn verify(args: &Verify, bars: &Bars) -> Result<Verified> {
         policy = policy.danger_ignore_unsigned_files();
     }
     let tree = keys::open(&args.model, &args.opening)?;
-    policy.verify_tree(&*tree, &signatures(args, &*tree)?, bars)
-}
-
-/// The signatures named, or those in their usual places, where they may be encrypted like the rest.
-fn signatures(args: &Verify, tree: &dyn Tree) -> Result<Signatures> {
-    if args.signatures.is_empty() {
-        return Signatures::find(&args.model, tree);
-    }
-    // a file beside encrypted ones is not one of the model, whatever its name
-    let is_plain = !DecryptedTree::recognises(&*tree::open(&args.model)?);
-    args.signatures.iter().try_fold(Signatures::new(), |found, place| {
-        Ok(found.and(path_inside(&args.model, place).filter(|_| is_plain), Bundle::read(place)?))
-    })
+    policy.verify_tree(&*tree, &signatures(&args.model, &*tree, &args.signatures)?, bars)
 }
 
 fn report(verified: &Verified, json: bool) -> Outcome {
