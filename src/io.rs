@@ -5,6 +5,8 @@
 //! one level up: a model directory, a single file and a decrypted directory look alike.
 
 pub mod atomic;
+#[cfg(feature = "capi")]
+pub(crate) mod fork;
 pub mod memory;
 pub mod mmap;
 pub mod progress;

@@ -83,6 +83,7 @@
 //! | `cli` | | the program `weightmark` |
 //! | `full` | | all of the above |
 //! | `sigstore` | | keyless signatures, verified offline; builds a C library |
+//! | `capi` | | the C interface, `ffi` and `include/weightmark.h` |
 //!
 //! Features add, and never change what others do. Reading formats and plain models needs none.
 //!
@@ -95,6 +96,8 @@ mod crypto;
 #[cfg(feature = "encryption")]
 pub mod encryption;
 pub mod error;
+#[cfg(feature = "capi")]
+pub mod ffi;
 pub mod format;
 pub mod io;
 mod json;

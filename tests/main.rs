@@ -8,6 +8,8 @@ mod it {
     mod alignment;
     mod attacks;
     mod bad_input;
+    #[cfg(feature = "capi")]
+    mod capi;
     mod certificates;
     mod claims;
     mod cli;
