@@ -5,7 +5,7 @@
 //! one level up: a model directory, a single file and a decrypted directory look alike.
 
 pub mod atomic;
-#[cfg(feature = "capi")]
+#[cfg(any(feature = "capi", feature = "python"))]
 pub(crate) mod fork;
 pub mod memory;
 pub mod mmap;

@@ -84,6 +84,7 @@
 //! | `full` | | all of the above |
 //! | `sigstore` | | keyless signatures, verified offline; builds a C library |
 //! | `capi` | | the C interface, `ffi` and `include/weightmark.h` |
+//! | `python` | | the Python package, built by `pip install .` |
 //!
 //! Features add, and never change what others do. Reading formats and plain models needs none.
 //!
@@ -108,6 +109,8 @@ pub mod lineage;
 mod linear;
 pub mod matching;
 pub mod model;
+#[cfg(feature = "python")]
+mod python;
 #[cfg(feature = "signing")]
 pub mod signing;
 pub mod tensor;

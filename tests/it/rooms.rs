@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Rooms and what each may import from the crate.
-const RULES: [(&str, &[&str]); 16] = [
+const RULES: [(&str, &[&str]); 17] = [
     ("alignment", &["error", "format", "io", "linear", "matching", "tensor"]),
     ("error", &["io"]), // only in a link of its documentation
     ("tensor", &[]),
@@ -20,11 +20,12 @@ const RULES: [(&str, &[&str]); 16] = [
     ("lineage", &["alignment", "error", "format", "io", "linear", "matching"]),
     ("linear", &[]),
     ("matching", &["error", "format", "io", "tensor"]),
+    ("python", &["encryption", "error", "format", "io", "keys", "lineage", "model", "signing", "tensor", "watermark"]),
     ("model", &["crypto", "encryption", "error", "format", "io", "keys", "signing", "tensor", "watermark"]),
 ];
 
 /// Files that may hold `unsafe`. Those of `ffi` export functions, and what they take from C passes through `ffi/call.rs`.
-const UNSAFE: [&str; 18] = [
+const UNSAFE: [&str; 19] = [
     "crypto/locked.rs",
     "crypto/poison.rs",
     "ffi/call.rs",
@@ -43,6 +44,7 @@ const UNSAFE: [&str; 18] = [
     "ffi/sources.rs",
     "io/mmap.rs",
     "io/sealed.rs",
+    "python/buffer.rs",
 ];
 
 #[test]
