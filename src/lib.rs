@@ -85,6 +85,7 @@
 //! | `sigstore` | | keyless signatures, verified offline; builds a C library |
 //! | `capi` | | the C interface, `ffi` and `include/weightmark.h` |
 //! | `python` | | the Python package, built by `pip install .` |
+//! | `candle` | | weights for `candle`: `candle::var_builder` |
 //!
 //! Features add, and never change what others do. Reading formats and plain models needs none.
 //!
@@ -92,6 +93,8 @@
 
 #[cfg(feature = "watermark")]
 pub mod alignment;
+#[cfg(feature = "candle")]
+pub mod candle;
 #[cfg(any(feature = "encryption", feature = "signing", feature = "watermark"))]
 mod crypto;
 #[cfg(feature = "encryption")]

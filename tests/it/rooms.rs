@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 /// Rooms and what each may import from the crate.
-const RULES: [(&str, &[&str]); 17] = [
+const RULES: [(&str, &[&str]); 18] = [
     ("alignment", &["error", "format", "io", "linear", "matching", "tensor"]),
+    ("candle", &["error", "model", "tensor"]),
     ("error", &["io"]), // only in a link of its documentation
     ("tensor", &[]),
     ("json", &[]),
