@@ -14,6 +14,7 @@ mod it {
     mod claims;
     mod cli;
     mod convolutions;
+    mod docs;
     mod embedding;
     mod encryption;
     mod exec;
