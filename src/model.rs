@@ -308,6 +308,19 @@ impl OpenOptions {
         self.decrypted(tree::open(path)?)
     }
 
+    /// As [`tree`](Self::tree), of one of two models that are compared: identities are for whichever is encrypted, and the other
+    /// may be plain, unless a context is expected, which both must have.
+    #[cfg(feature = "encryption")]
+    pub fn tree_of_either(&self, path: impl AsRef<Path>) -> Result<Box<dyn Tree>> {
+        use crate::error::EncryptionError;
+        match self.tree(path.as_ref()) {
+            Err(Error::Encryption { cause: EncryptionError::ExpectedEncrypted, .. }) if self.context.is_none() => {
+                tree::open(path)
+            }
+            opened => opened,
+        }
+    }
+
     #[cfg(feature = "encryption")]
     fn decrypted(&self, tree: Box<dyn Tree>) -> Result<Box<dyn Tree>> {
         use crate::encryption::{Decryptor, inspect};

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_char;
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -11,8 +10,6 @@ use super::call::{Caller, Result, call, work};
 use super::failure::{Failure, wm_code, wm_error};
 use super::options::{OPENING, Options, give, wm_options};
 use super::report::{Found, Report, wm_evidence, wm_report};
-use crate::error::{EncryptionError, Error};
-use crate::io::tree::{self, Tree};
 use crate::keys::OwnerKey;
 use crate::lineage;
 use crate::model::Protector;
@@ -189,7 +186,8 @@ pub unsafe extern "C" fn wm_lineage(
         let (first, second) = (c.path(first)?, c.path(second)?);
         out.open(work(|| {
             let watch = options.watch();
-            let (first, second) = (open_either(&options, first)?, open_either(&options, second)?);
+            let opening = options.opening();
+            let (first, second) = (opening.tree_of_either(first)?, opening.tree_of_either(second)?);
             let found = lineage::compare_trees(&*first, &*second, &watch)?;
             watch.settle();
             Ok(Report::new("lineage", found.to_json()))
@@ -251,15 +249,5 @@ impl Options {
             [label] => Ok(Some(label)),
             _ => Err(Failure::misuse("one copy has one label")),
         }
-    }
-}
-
-/// One of two models: keys are for whichever is encrypted, but both must be where a context is expected.
-fn open_either(options: &Options, path: &Path) -> Result<Box<dyn Tree>> {
-    match options.opening().tree(path) {
-        Err(Error::Encryption { cause: EncryptionError::ExpectedEncrypted, .. }) if options.context.is_none() => {
-            Ok(tree::open(path)?)
-        }
-        opened => Ok(opened?),
     }
 }

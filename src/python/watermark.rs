@@ -7,8 +7,7 @@ use serde_json::json;
 
 use super::arguments::{Opening, Place, Secret, recipients, signing_key};
 use super::call::watched;
-use crate::error::{EncryptionError, Error, Result};
-use crate::io::tree::{self, Tree};
+use crate::error::Error;
 use crate::keys::OwnerKey;
 use crate::lineage::compare_trees;
 use crate::model::Protector;
@@ -82,19 +81,10 @@ pub(super) fn lineage(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
     watched(py, progress, move |progress| {
-        let (first, second) = (open(&first, &opening)?, open(&second, &opening)?);
+        let options = opening.options()?;
+        let (first, second) = (options.tree_of_either(&first.0)?, options.tree_of_either(&second.0)?);
         Ok(compare_trees(&*first, &*second, progress)?.to_json().to_string())
     })
-}
-
-/// One of the models: keys are for whichever is encrypted, but both must be where a context is expected.
-fn open(place: &Place, opening: &Opening) -> Result<Box<dyn Tree>> {
-    match opening.tree(place) {
-        Err(Error::Encryption { cause: EncryptionError::ExpectedEncrypted, .. }) if opening.context().is_none() => {
-            tree::open(&place.0)
-        }
-        opened => opened,
-    }
 }
 
 /// Marks, signs and encrypts a copy.

@@ -1,11 +1,8 @@
 //! `lineage`: do two models have a common origin?
 
 use std::fmt::Write;
-use std::path::Path;
 
-use weightmark::Error;
-use weightmark::error::{EncryptionError, Printable};
-use weightmark::io::{Tree, tree};
+use weightmark::error::Printable;
 use weightmark::lineage::{self, Compared};
 
 use crate::cli::Lineage;
@@ -14,20 +11,11 @@ use crate::output::{Failure, Outcome, print};
 use crate::progress::Bars;
 
 pub(crate) fn run(args: &Lineage, json: bool, bars: &Bars) -> Outcome {
-    let (first, second) = (open(&args.first, args)?, open(&args.second, args)?);
+    let options = keys::options(&args.opening)?;
+    let (first, second) = (options.tree_of_either(&args.first)?, options.tree_of_either(&args.second)?);
     let found = lineage::compare_trees(&*first, &*second, bars)?;
     report(&found, json)?;
     if found.is_related() { Ok(()) } else { Err(Failure::No) }
-}
-
-/// One of the models: keys are for whichever is encrypted, but both must be where a context is expected.
-fn open(path: &Path, args: &Lineage) -> Result<Box<dyn Tree>, Error> {
-    match keys::open(path, &args.opening) {
-        Err(Error::Encryption { cause: EncryptionError::ExpectedEncrypted, .. }) if args.opening.context.is_none() => {
-            tree::open(path)
-        }
-        opened => opened,
-    }
 }
 
 fn report(found: &lineage::Lineage, json: bool) -> Outcome {
