@@ -231,9 +231,11 @@ fn weights() -> Vec<u8> {
 
 /// Where the library lies, built with what the tests are built with.
 static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
-    let features = if cfg!(feature = "sigstore") { "full,sigstore,capi" } else { "full,capi" };
+    // those of the tests themselves, so that nothing is compiled twice
+    let more = [("sigstore", cfg!(feature = "sigstore")), ("candle", cfg!(feature = "candle"))];
+    let features = more.iter().filter(|(_, on)| *on).fold("full,capi".to_owned(), |all, (name, _)| all + "," + name);
     let mut cargo = Command::new(env!("CARGO"));
-    Run::of(cargo.current_dir(root()).args(["build", "--example", "weightmark", "--features", features])).ok();
+    Run::of(cargo.current_dir(root()).args(["build", "--example", "weightmark", "--features", &features])).ok();
     let place = env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
     assert!(place.join("libweightmark.a").exists());
     place
